@@ -1,0 +1,21 @@
+//! Layered configuration: defaults, files, `INFERNO_*` variables, flags; nothing ignored in silence.
+//!
+//! One table, [`keys::KEYS`], lists every key with its kind and meaning. The environment layer, the
+//! nearest-name hints and the reference are made from it; a test holds it against [`Config`].
+
+pub mod env;
+pub mod keys;
+mod layers;
+mod nearest;
+mod schema;
+mod size;
+
+pub use layers::{ConfigArgs, ConfigError};
+pub use schema::{
+    BackendConfig, Config, HealthConfig, LogConfig, LogFormat, NodeConfig, OperationsConfig,
+    ProxyConfig, ProxyTimeouts, RegistrationConfig, RoutingConfig, RoutingPolicy,
+};
+pub use size::ByteSize;
+
+#[cfg(test)]
+mod tests;

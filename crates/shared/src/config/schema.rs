@@ -1,0 +1,252 @@
+//! The typed configuration. Every field's meaning and default stand in [`super::keys::KEYS`].
+
+use super::ByteSize;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// Everything that one process can be told, whichever program it runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// This process's identity.
+    pub node: NodeConfig,
+    /// What is logged and how.
+    pub log: LogConfig,
+    /// The operations server of this process.
+    pub operations: OperationsConfig,
+    /// Who may register, and for how long.
+    pub registration: RegistrationConfig,
+    /// How a proxy checks its nodes.
+    pub health: HealthConfig,
+    /// The proxy's traffic side.
+    pub proxy: ProxyConfig,
+    /// The backend's inference side.
+    pub backend: BackendConfig,
+}
+
+/// `node.*`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeConfig {
+    /// 1–128 of `[A-Za-z0-9._-]`; none: host name and a random suffix.
+    pub id: Option<String>,
+}
+
+/// `log.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or tracing's filter directives.
+    pub level: String,
+    /// Shape of a log line.
+    pub format: LogFormat,
+}
+
+/// Shape of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Human on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `operations.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OperationsConfig {
+    /// Where the operations server listens.
+    pub addr: SocketAddr,
+    /// False: `/metrics` and `/telemetry` are 404.
+    pub enable_metrics: bool,
+}
+
+/// `registration.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegistrationConfig {
+    /// Files that hold the shared secret: the first is sent, all are accepted.
+    pub secret_files: Vec<PathBuf>,
+    /// Where registered nodes may live.
+    pub allowed_networks: Vec<IpNet>,
+    /// How long a registration holds without renewal.
+    pub lease_ms: u64,
+    /// Accept registrations off loopback without a secret. Dangerous, therefore in so many words.
+    pub allow_unauthenticated: bool,
+}
+
+/// `health.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HealthConfig {
+    /// Between two checks of one node.
+    pub interval_ms: u64,
+    /// How long one check may take.
+    pub timeout_ms: u64,
+}
+
+/// `proxy.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProxyConfig {
+    /// Where traffic is accepted.
+    pub listen: SocketAddr,
+    /// How a backend is chosen.
+    pub routing: RoutingConfig,
+    /// Largest request body; 413 above.
+    pub body_bytes_max: ByteSize,
+    /// All request bodies held at once; 503 above.
+    pub body_bytes_total: ByteSize,
+    /// Patience at each stage of a request.
+    pub timeouts: ProxyTimeouts,
+    /// How long running requests may take to finish after SIGTERM.
+    pub drain_timeout_ms: u64,
+}
+
+/// `proxy.routing.*`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RoutingConfig {
+    /// The policy's name.
+    pub policy: RoutingPolicy,
+}
+
+/// How a backend is chosen among those that serve the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoutingPolicy {
+    /// The one with the least work outstanding.
+    #[default]
+    LeastOutstanding,
+    /// Each in turn.
+    RoundRobin,
+}
+
+/// `proxy.timeouts.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProxyTimeouts {
+    /// To connect to a backend.
+    pub connect_ms: u64,
+    /// From the request sent to the first byte of the answer.
+    pub first_byte_ms: u64,
+    /// Between two pieces of an answer.
+    pub idle_ms: u64,
+    /// For a client to send its header, and again its body.
+    pub request_read_ms: u64,
+}
+
+/// `backend.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackendConfig {
+    /// Where inference requests are accepted.
+    pub listen: SocketAddr,
+    /// Operations addresses (`host:port`) of the proxies to register with.
+    pub proxies: Vec<String>,
+    /// The address proxies should send traffic to; none: the local address of the route to each.
+    pub advertise: Option<String>,
+    /// A catalogue name or the path of a GGUF file.
+    pub model: String,
+    /// Threads for the model; none: the cores this process may use.
+    pub threads: Option<usize>,
+    /// Memory for the KV cache; none: a share of what this process may use.
+    pub kv_memory: Option<ByteSize>,
+    /// Sequences computed together.
+    pub max_concurrency: usize,
+    /// Requests waiting beyond those; 503 above.
+    pub queue_max: usize,
+    /// Longest prompt plus answer, in tokens; none: the model's.
+    pub context_max: Option<usize>,
+    /// Largest request body; 413 above.
+    pub body_bytes_max: ByteSize,
+    /// How long running requests may take to finish after SIGTERM.
+    pub drain_timeout_ms: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Auto }
+    }
+}
+
+impl Default for OperationsConfig {
+    fn default() -> Self {
+        Self { addr: SocketAddr::from(([127, 0, 0, 1], 6100)), enable_metrics: true }
+    }
+}
+
+impl Default for RegistrationConfig {
+    fn default() -> Self {
+        Self {
+            secret_files: Vec::new(),
+            allowed_networks: private_networks(),
+            lease_ms: 10_000,
+            allow_unauthenticated: false,
+        }
+    }
+}
+
+/// Loopback (RFC 1122, RFC 4291) and the private networks of RFC 1918, RFC 6598 and RFC 4193.
+fn private_networks() -> Vec<IpNet> {
+    [
+        "127.0.0.0/8",
+        "::1/128",
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+        "fc00::/7",
+    ]
+    .iter()
+    .filter_map(|network| network.parse().ok())
+    .collect()
+}
+
+impl Default for HealthConfig {
+    fn default() -> Self {
+        Self { interval_ms: 1_000, timeout_ms: 500 }
+    }
+}
+
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            routing: RoutingConfig::default(),
+            body_bytes_max: ByteSize::mib(16),
+            body_bytes_total: ByteSize::mib(512),
+            timeouts: ProxyTimeouts::default(),
+            drain_timeout_ms: 30_000,
+        }
+    }
+}
+
+impl Default for ProxyTimeouts {
+    fn default() -> Self {
+        Self { connect_ms: 2_000, first_byte_ms: 600_000, idle_ms: 60_000, request_read_ms: 30_000 }
+    }
+}
+
+impl Default for BackendConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            proxies: Vec::new(),
+            advertise: None,
+            model: "smollm2-135m-instruct".into(),
+            threads: None,
+            kv_memory: None,
+            max_concurrency: 256,
+            queue_max: 1_024,
+            context_max: None,
+            body_bytes_max: ByteSize::mib(16),
+            drain_timeout_ms: 30_000,
+        }
+    }
+}

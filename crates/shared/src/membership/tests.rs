@@ -1,0 +1,286 @@
+use super::*;
+use proptest::prelude::*;
+
+const LEASE: Duration = Duration::from_secs(10);
+const RETENTION: Duration = Duration::from_secs(30);
+
+fn membership() -> Membership {
+    Membership::new(Rules { lease: LEASE, retention: RETENTION, nodes_max: 3 })
+}
+
+fn announce(id: &str, port: u16, generation: u64) -> Announcement {
+    Announcement {
+        id: id.into(),
+        address: ([127, 0, 0, 1], port).into(),
+        operations: ([127, 0, 0, 1], port + 1).into(),
+        generation: Some(Generation(generation)),
+        nonce: Some(format!("{id}-{generation}")),
+        token: None,
+        models: vec![ModelRef { id: "m".into(), sha256: None }],
+        fingerprint: None,
+        max_concurrency: None,
+        draining: false,
+    }
+}
+
+fn at(seconds: u64) -> Time {
+    Duration::from_secs(seconds)
+}
+
+fn passed() -> Check {
+    Check::Passed { ready: true, draining: false, load: ReportedLoad::default() }
+}
+
+fn state(membership: &Membership, id: &str) -> Option<NodeState> {
+    membership.snapshot().nodes.iter().find(|node| node.id == id).map(|node| node.state)
+}
+
+/// A membership with `a` in generation 5, proved.
+fn with_ready_a() -> Membership {
+    let mut membership = membership();
+    membership.register(at(0), announce("a", 80, 5)).expect("room");
+    membership.checked(at(0), "a", Generation(5), passed());
+    assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
+    membership
+}
+
+#[test]
+fn heard_is_not_believed() {
+    let mut membership = membership();
+    assert_eq!(membership.register(at(0), announce("a", 80, 5)), Ok(Accepted::Registered));
+    assert_eq!(state(&membership, "a"), Some(NodeState::Joining));
+    assert!(membership.snapshot().candidates("m").is_empty());
+    let loading = Check::Passed { ready: false, draining: false, load: ReportedLoad::default() };
+    membership.checked(at(1), "a", Generation(5), loading);
+    assert_eq!(state(&membership, "a"), Some(NodeState::Joining), "proved, but not ready");
+    membership.checked(at(2), "a", Generation(5), passed());
+    assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
+    assert_eq!(membership.snapshot().candidates("m").len(), 1);
+    assert!(membership.snapshot().candidates("other").is_empty());
+}
+
+#[test]
+fn one_miss_suspects_three_remove_two_passes_restore() {
+    let mut membership = with_ready_a();
+    membership.checked(at(1), "a", Generation(5), Check::Missed);
+    assert_eq!(state(&membership, "a"), Some(NodeState::Suspect));
+    membership.checked(at(2), "a", Generation(5), passed());
+    assert_eq!(state(&membership, "a"), Some(NodeState::Suspect), "one pass is not enough");
+    membership.checked(at(3), "a", Generation(5), passed());
+    assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
+    for second in 4..7 {
+        membership.checked(at(second), "a", Generation(5), Check::Missed);
+    }
+    assert_eq!(state(&membership, "a"), Some(NodeState::Gone));
+    assert_eq!(membership.to_check(at(7)).count(), 1, "its lease holds: it may return");
+    membership.checked(at(7), "a", Generation(5), passed());
+    membership.checked(at(8), "a", Generation(5), passed());
+    assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
+}
+
+#[test]
+fn if_all_are_suspect_they_are_used_anyway() {
+    let mut membership = with_ready_a();
+    membership.checked(at(1), "a", Generation(5), Check::Missed);
+    assert_eq!(membership.snapshot().candidates("m").len(), 1);
+    membership.register(at(1), announce("b", 90, 1)).expect("room");
+    membership.checked(at(1), "b", Generation(1), passed());
+    let candidates = membership.snapshot().candidates("m");
+    assert_eq!(candidates.iter().map(|node| node.id.as_str()).collect::<Vec<_>>(), ["b"]);
+}
+
+#[test]
+fn a_refused_connection_or_a_stranger_removes_at_once() {
+    for check in [Check::Refused, Check::Replaced] {
+        let mut membership = with_ready_a();
+        membership.checked(at(1), "a", Generation(5), check);
+        assert_eq!(state(&membership, "a"), Some(NodeState::Gone));
+    }
+    let mut membership = with_ready_a();
+    membership.connect_refused(at(1), "a", Generation(4));
+    assert_eq!(state(&membership, "a"), Some(NodeState::Ready), "that was an older incarnation");
+    membership.connect_refused(at(1), "a", Generation(5));
+    assert_eq!(state(&membership, "a"), Some(NodeState::Gone));
+}
+
+#[test]
+fn a_lease_ends_without_renewal_and_the_gone_are_forgotten() {
+    let mut membership = with_ready_a();
+    membership.tick(at(9));
+    assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
+    assert_eq!(membership.register(at(9), announce("a", 80, 5)), Ok(Accepted::Updated));
+    membership.tick(at(18));
+    assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
+    membership.tick(at(19));
+    assert_eq!(state(&membership, "a"), Some(NodeState::Gone));
+    assert_eq!(membership.to_check(at(19)).count(), 0);
+    membership.tick(at(49));
+    assert_eq!(state(&membership, "a"), None);
+}
+
+#[test]
+fn an_older_incarnation_never_wins() {
+    let mut membership = with_ready_a();
+    let older = membership.register(at(1), announce("a", 80, 4));
+    assert_eq!(older, Err(Conflict::OlderGeneration { current: Generation(5) }));
+    assert!(!membership.leave(at(1), "a", Some(Generation(4))));
+    assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
+    assert_eq!(membership.register(at(1), announce("a", 80, 6)), Ok(Accepted::Registered));
+    assert_eq!(state(&membership, "a"), Some(NodeState::Joining), "to be proved anew");
+    membership.checked(at(1), "a", Generation(5), passed());
+    assert_eq!(state(&membership, "a"), Some(NodeState::Joining), "a late check of the old one");
+}
+
+#[test]
+fn an_id_cannot_be_taken_from_a_node_that_is_alive() {
+    let mut membership = with_ready_a();
+    let thief = membership.register(at(1), announce("a", 90, 6));
+    assert_eq!(thief, Err(Conflict::IdInUse { holder: ([127, 0, 0, 1], 80).into() }));
+    membership.checked(at(2), "a", Generation(5), Check::Missed);
+    assert_eq!(membership.register(at(2), announce("a", 90, 6)), Ok(Accepted::Registered));
+}
+
+#[test]
+fn the_same_generation_with_another_nonce_is_another_process() {
+    let mut membership = with_ready_a();
+    let mut other = announce("a", 80, 5);
+    other.nonce = Some("another".into());
+    let refused = membership.register(at(1), other);
+    assert_eq!(refused, Err(Conflict::OlderGeneration { current: Generation(5) }));
+}
+
+#[test]
+fn draining_takes_no_new_requests_and_leaving_is_final() {
+    let mut membership = with_ready_a();
+    let draining = Announcement { draining: true, ..announce("a", 80, 5) };
+    assert_eq!(membership.register(at(1), draining), Ok(Accepted::Updated));
+    assert_eq!(state(&membership, "a"), Some(NodeState::Draining));
+    assert!(membership.snapshot().candidates("m").is_empty());
+    assert!(membership.snapshot().has_model("m"));
+    membership.checked(at(2), "a", Generation(5), passed());
+    assert_eq!(state(&membership, "a"), Some(NodeState::Draining));
+    assert!(membership.leave(at(3), "a", Some(Generation(5))));
+    assert_eq!(state(&membership, "a"), Some(NodeState::Gone));
+    assert_eq!(membership.to_check(at(3)).count(), 0);
+}
+
+#[test]
+fn there_is_a_limit() {
+    let mut membership = membership();
+    for (index, id) in ["a", "b", "c"].iter().enumerate() {
+        membership.register(at(0), announce(id, 80 + 2 * index as u16, 1)).expect("room");
+    }
+    assert_eq!(membership.register(at(0), announce("d", 99, 1)), Err(Conflict::Full { limit: 3 }));
+    assert_eq!(membership.register(at(0), announce("a", 80, 1)), Ok(Accepted::Updated));
+}
+
+#[test]
+fn the_short_form_renews_by_place() {
+    let mut membership = membership();
+    let short = |port| Announcement { generation: None, nonce: None, ..announce("a", port, 0) };
+    assert_eq!(membership.register(at(0), short(80)), Ok(Accepted::Registered));
+    assert_eq!(membership.register(at(1), short(80)), Ok(Accepted::Updated));
+    assert_eq!(
+        membership.register(at(1), short(90)),
+        Ok(Accepted::Registered),
+        "the old one never proved"
+    );
+}
+
+#[test]
+fn a_count_in_flight_survives_a_short_absence() {
+    let mut membership = with_ready_a();
+    let load = Arc::clone(&membership.snapshot().nodes[0].load);
+    let guard = load.acquire();
+    membership.checked(at(1), "a", Generation(5), Check::Refused);
+    membership.register(at(2), announce("a", 80, 5)).expect("back");
+    let again = Arc::clone(&membership.snapshot().nodes[0].load);
+    assert_eq!(again.in_flight(), 1);
+    drop(guard);
+    assert_eq!(again.in_flight(), 0);
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Register { id: usize, place: u16, generation: u64, draining: bool },
+    Leave { id: usize, generation: u64 },
+    Check { id: usize, generation: u64, check: Check },
+    Wait { seconds: u64 },
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let check = prop_oneof![
+        (any::<bool>(), any::<bool>()).prop_map(|(ready, draining)| Check::Passed {
+            ready: ready && !draining,
+            draining,
+            load: ReportedLoad::default()
+        }),
+        Just(Check::Missed),
+        Just(Check::Refused),
+        Just(Check::Replaced),
+    ];
+    prop_oneof![
+        (0..5usize, 0..3u16, 1..6u64, prop::bool::weighted(0.1)).prop_map(
+            |(id, place, generation, draining)| Event::Register {
+                id,
+                place: 80 + 2 * place,
+                generation,
+                draining
+            }
+        ),
+        (0..5usize, 1..6u64).prop_map(|(id, generation)| Event::Leave { id, generation }),
+        (0..5usize, 1..6u64, check).prop_map(|(id, generation, check)| Event::Check {
+            id,
+            generation,
+            check
+        }),
+        (0..20u64).prop_map(|seconds| Event::Wait { seconds }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_the_invariants_hold(events in prop::collection::vec(event(), 1..200)) {
+        let ids = ["a", "b", "c", "d", "e"];
+        let mut membership = membership();
+        let mut now = Duration::ZERO;
+        let mut newest = BTreeMap::new();
+        for event in events {
+            let before = membership.snapshot();
+            match event {
+                Event::Register { id, place, generation, draining } => {
+                    let announcement = Announcement { draining, ..announce(ids[id], place, generation) };
+                    let _ = membership.register(now, announcement);
+                }
+                Event::Leave { id, generation } => {
+                    membership.leave(now, ids[id], Some(Generation(generation)));
+                }
+                Event::Check { id, generation, check } => {
+                    membership.checked(now, ids[id], Generation(generation), check);
+                }
+                Event::Wait { seconds } => {
+                    now += Duration::from_secs(seconds);
+                    membership.tick(now);
+                }
+            }
+            let after = membership.snapshot();
+            prop_assert!(after.nodes.len() <= 3, "the limit holds");
+            prop_assert!(after.version >= before.version);
+            let changed = format!("{:?}", before.nodes) != format!("{:?}", after.nodes);
+            prop_assert!(!changed || after.version > before.version, "every change is published");
+            let known: Vec<&str> = after.nodes.iter().map(|node| node.id.as_str()).collect();
+            newest.retain(|id: &String, _| known.contains(&id.as_str()));
+            for node in &after.nodes {
+                let newest = newest.entry(node.id.clone()).or_insert(node.generation);
+                prop_assert!(node.generation >= *newest, "an older incarnation won");
+                *newest = node.generation;
+            }
+            for node in after.candidates("m") {
+                prop_assert!(matches!(node.state, NodeState::Ready | NodeState::Suspect));
+            }
+        }
+        membership.tick(now + LEASE + RETENTION);
+        membership.tick(now + LEASE + RETENTION + RETENTION);
+        prop_assert!(membership.snapshot().nodes.is_empty(), "an entry leaked");
+    }
+}

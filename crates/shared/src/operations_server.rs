@@ -1,0 +1,336 @@
+//! The operations server: the same component in proxy and backend, on a thread of its own.
+//!
+//! It reads atomics and snapshots and never takes a lock that the data path or the engine holds,
+//! so that `/health` answers while every core computes. Traffic never passes here.
+
+mod negotiate;
+mod routes;
+
+use crate::{
+    MetricsCollector,
+    identity::NodeIdentity,
+    membership::Generation,
+    registration::{
+        registry::Registry,
+        secrets::Secrets,
+        wire::{Peer, Refusal, Registered, Registration},
+    },
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    net::{SocketAddr, TcpListener},
+    pin::Pin,
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
+use tokio::sync::{Semaphore, oneshot};
+
+/// A client must send its header within this time, and may idle between requests as long.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections served at once; more wait in the listen queue.
+const CONNECTIONS_MAX: usize = 1_024;
+
+/// The old name, kept for those who used it.
+pub type MetricsServer = OperationsServer;
+
+/// A task that lives on the operations thread.
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Who answers registrations in this process.
+#[derive(Clone, Debug)]
+pub enum Registrations {
+    /// A proxy: they are leases with this registry.
+    Taken(Arc<Registry>),
+    /// A backend: 409, with the proxies to use.
+    Elsewhere(Vec<String>),
+}
+
+/// Why the operations server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum OperationsError {
+    /// The port could not be had.
+    #[error(transparent)]
+    Bind(#[from] crate::listener::BindError),
+    /// The thread or its runtime could not be made.
+    #[error("operations server: {0}")]
+    Start(#[from] io::Error),
+    /// Reachable from other machines, and anyone could register.
+    #[error(
+        "operations.addr {0} is reachable from other machines and registration has no secret; set \
+         registration.secret_files, or registration.allow_unauthenticated = true if every machine \
+         that reaches the port may receive your traffic"
+    )]
+    Open(SocketAddr),
+}
+
+/// `/metrics`, `/telemetry`, `/health`, `/health/live`, `/registration` and `/peers` of one process.
+pub struct OperationsServer {
+    metrics: Arc<MetricsCollector>,
+    bind_addr: SocketAddr,
+    service_name: String,
+    version: String,
+    connected_peers: Arc<AtomicU32>,
+    shutdown_tx: Option<oneshot::Sender<()>>,
+    listener: Option<TcpListener>,
+    registrations: Registrations,
+    secrets: Secrets,
+    allow_unauthenticated: bool,
+    enable_metrics: bool,
+    identity: Option<Arc<NodeIdentity>>,
+    tasks: Vec<Task>,
+}
+
+impl fmt::Debug for OperationsServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OperationsServer")
+            .field("service_name", &self.service_name)
+            .field("bind_addr", &self.bind_addr)
+            .field("started", &self.shutdown_tx.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl OperationsServer {
+    /// A server for `metrics` at `bind_addr`, not yet started. It takes no registrations.
+    pub fn new(metrics: Arc<MetricsCollector>, bind_addr: SocketAddr) -> Self {
+        Self {
+            metrics,
+            bind_addr,
+            service_name: "inferno".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            connected_peers: Arc::default(),
+            shutdown_tx: None,
+            listener: None,
+            registrations: Registrations::Elsewhere(Vec::new()),
+            secrets: Secrets::default(),
+            allow_unauthenticated: false,
+            enable_metrics: true,
+            identity: None,
+            tasks: Vec::new(),
+        }
+    }
+
+    /// Names the service and its version, as the vitals show them.
+    #[must_use]
+    pub fn with_service(mut self, name: &str, version: &str) -> Self {
+        self.service_name = name.into();
+        self.version = version.into();
+        self
+    }
+
+    /// Signs the vitals, so that a proxy can tell this process from another at its address.
+    #[must_use]
+    pub fn with_identity(mut self, identity: Arc<NodeIdentity>) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Uses a listener bound earlier instead of binding `bind_addr`.
+    #[must_use]
+    pub fn with_listener(mut self, listener: TcpListener) -> Self {
+        self.listener = Some(listener);
+        self
+    }
+
+    /// Says who answers registrations.
+    #[must_use]
+    pub fn with_registrations(mut self, registrations: Registrations) -> Self {
+        self.registrations = registrations;
+        self
+    }
+
+    /// The secrets that registrations and `/peers` need.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: Secrets, allow_unauthenticated: bool) -> Self {
+        self.secrets = secrets;
+        self.allow_unauthenticated = allow_unauthenticated;
+        self
+    }
+
+    /// False: `/metrics` and `/telemetry` are 404.
+    #[must_use]
+    pub fn with_metrics_enabled(mut self, enabled: bool) -> Self {
+        self.enable_metrics = enabled;
+        self
+    }
+
+    /// Runs `task` on the operations thread, where no traffic can delay it.
+    #[must_use]
+    pub fn with_task(mut self, task: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.tasks.push(Box::pin(task));
+        self
+    }
+
+    /// How many nodes this one is in touch with; whoever knows sets it.
+    pub fn connected_peers(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.connected_peers)
+    }
+
+    /// Where it listens; after [`OperationsServer::start`], with the true port.
+    pub fn bind_addr(&self) -> SocketAddr {
+        self.bind_addr
+    }
+
+    /// Binds and serves on a thread of its own until [`OperationsServer::shutdown`]. Does not block.
+    ///
+    /// # Errors
+    /// If the port cannot be had, or if registration would be open to other machines.
+    pub async fn start(mut self) -> Result<Self, OperationsError> {
+        let takes_registrations = matches!(self.registrations, Registrations::Taken(_));
+        let unprotected = self.secrets.is_empty() && !self.allow_unauthenticated;
+        if takes_registrations && unprotected && !self.bind_addr.ip().is_loopback() {
+            return Err(OperationsError::Open(self.bind_addr));
+        }
+        let listener = match self.listener.take() {
+            Some(listener) => listener,
+            None => crate::listener::bind(self.bind_addr, "operations.addr")?,
+        };
+        self.bind_addr = listener.local_addr()?;
+        let (shutdown_tx, shutdown_rx) = oneshot::channel();
+        self.shutdown_tx = Some(shutdown_tx);
+        let context = Arc::new(self.context());
+        let tasks = std::mem::take(&mut self.tasks);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("operations".into()).spawn(move || {
+            runtime.block_on(async move {
+                for task in tasks {
+                    tokio::spawn(task);
+                }
+                if let Err(error) = serve(listener, context, shutdown_rx).await {
+                    tracing::error!(%error, "operations server ended");
+                }
+            });
+        })?;
+        Ok(self)
+    }
+
+    /// Stops serving. A server that is merely dropped goes on until the process ends.
+    pub fn shutdown(mut self) {
+        if let Some(shutdown) = self.shutdown_tx.take() {
+            // It fails only if the thread has ended, which is what is wanted.
+            let _ = shutdown.send(());
+        }
+    }
+
+    fn context(&self) -> Context {
+        Context {
+            metrics: Arc::clone(&self.metrics),
+            service_name: self.service_name.clone(),
+            version: self.version.clone(),
+            connected_peers: Arc::clone(&self.connected_peers),
+            registrations: self.registrations.clone(),
+            secrets: self.secrets.clone(),
+            allow_unauthenticated: self.allow_unauthenticated,
+            enable_metrics: self.enable_metrics,
+            identity: self.identity.clone(),
+        }
+    }
+}
+
+/// What the routes answer from.
+#[derive(Debug)]
+struct Context {
+    metrics: Arc<MetricsCollector>,
+    service_name: String,
+    version: String,
+    connected_peers: Arc<AtomicU32>,
+    registrations: Registrations,
+    secrets: Secrets,
+    allow_unauthenticated: bool,
+    enable_metrics: bool,
+    identity: Option<Arc<NodeIdentity>>,
+}
+
+impl Context {
+    async fn register(&self, registration: Registration) -> Result<Registered, Refusal> {
+        match &self.registrations {
+            Registrations::Taken(registry) => registry.register(registration).await,
+            Registrations::Elsewhere(proxies) => Err(elsewhere(proxies)),
+        }
+    }
+
+    fn leave(&self, id: &str, generation: Option<Generation>) -> Result<(), Refusal> {
+        match &self.registrations {
+            Registrations::Taken(registry) => registry.leave(id, generation),
+            Registrations::Elsewhere(proxies) => Err(elsewhere(proxies)),
+        }
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        match &self.registrations {
+            Registrations::Taken(registry) => registry.peers(),
+            Registrations::Elsewhere(_) => Vec::new(),
+        }
+    }
+}
+
+fn elsewhere(proxies: &[String]) -> Refusal {
+    Refusal::Conflict {
+        message: "this node takes no registrations; register with a proxy".into(),
+        generation: None,
+        proxies: proxies.to_vec(),
+    }
+}
+
+/// Accepts until told to stop. Each connection is a task; the semaphore bounds them.
+async fn serve(
+    listener: TcpListener,
+    context: Arc<Context>,
+    mut shutdown: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    // A sender that was dropped without a word is a server that shall go on.
+    let mut told_to_stop = std::pin::pin!(async {
+        if (&mut shutdown).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    });
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
+        let accepted = tokio::select! {
+            () = &mut told_to_stop => return Ok(()),
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, caller)) => {
+                let context = Arc::clone(&context);
+                tokio::spawn(async move {
+                    serve_connection(stream, caller, context).await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: wait for some to be given back.
+                tracing::warn!(%error, "operations server could not accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(
+    stream: tokio::net::TcpStream,
+    caller: SocketAddr,
+    context: Arc<Context>,
+) {
+    let _ = stream.set_nodelay(true);
+    let service = hyper::service::service_fn(move |request| {
+        let context = Arc::clone(&context);
+        async move { Ok::<_, std::convert::Infallible>(routes::answer(&context, caller, request).await) }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%caller, %error, "operations connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests;

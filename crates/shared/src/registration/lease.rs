@@ -1,0 +1,346 @@
+//! The backend's side of registration: one lease with each proxy, renewed until the process ends.
+
+use super::{
+    secrets::Secrets,
+    wire::{Action, NodeType, PROTOCOL, Registered, Registration},
+};
+use crate::{
+    identity::NodeIdentity,
+    membership::{ModelRef, NodeState, Token},
+    operations_client::{ClientError, OperationsClient},
+};
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::{sync::watch, task::JoinSet};
+
+/// Longest pause between two tries.
+const BACKOFF_MAX: Duration = Duration::from_secs(8);
+/// How long one registration may take.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a backend says of itself.
+pub struct Announcer {
+    /// Who it is.
+    pub identity: Arc<NodeIdentity>,
+    /// Where its inference server is bound.
+    pub traffic: SocketAddr,
+    /// Where its operations server is bound.
+    pub operations: SocketAddr,
+    /// `backend.advertise`: overrides what each proxy is told.
+    pub advertise: Option<String>,
+    /// What it serves.
+    pub models: Vec<ModelRef>,
+    /// Equal fingerprints give equal tokens; none until the weights' hash is known.
+    pub fingerprint: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// Sequences it computes together.
+    pub max_concurrency: u32,
+    /// What it demands in each request.
+    pub token: Token,
+    /// The first is presented.
+    pub secrets: Secrets,
+}
+
+/// The phases of a lease's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    Draining,
+    Leaving,
+}
+
+/// The running leases of one backend.
+#[derive(Debug)]
+pub struct Leases {
+    phase: watch::Sender<Phase>,
+    tasks: JoinSet<()>,
+}
+
+impl Leases {
+    /// Begins to register with every address behind each of `proxies` (`host:port`), and goes on
+    /// until [`Leases::leave`]. `connected` counts the proxies that hold a lease of ours.
+    pub fn start(
+        announcer: &Arc<Announcer>,
+        proxies: &[String],
+        connected: &Arc<AtomicU32>,
+    ) -> Self {
+        let (phase, _) = watch::channel(Phase::Serving);
+        let mut tasks = JoinSet::new();
+        for proxy in proxies {
+            let keeper = Keeper {
+                announcer: Arc::clone(announcer),
+                proxy: proxy.clone(),
+                client: OperationsClient::new(TIMEOUT),
+                connected: Arc::clone(connected),
+                proxies: HashMap::new(),
+            };
+            tasks.spawn(keeper.run(phase.subscribe()));
+        }
+        Self { phase, tasks }
+    }
+
+    /// Tells every proxy, now, that no new requests are wanted.
+    pub fn drain(&self) {
+        self.phase.send_replace(Phase::Draining);
+    }
+
+    /// Tells every proxy goodbye; waits until they heard it, or could not be reached.
+    pub async fn leave(mut self) {
+        self.phase.send_replace(Phase::Leaving);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Keeps the leases with every address behind one `host:port`.
+struct Keeper {
+    announcer: Arc<Announcer>,
+    proxy: String,
+    client: OperationsClient,
+    connected: Arc<AtomicU32>,
+    proxies: HashMap<SocketAddr, Lease>,
+}
+
+/// What is known of one proxy.
+#[derive(Debug, Default)]
+struct Lease {
+    /// The proxy's incarnation, while it holds a lease of ours.
+    instance: Option<String>,
+    failures: u32,
+}
+
+impl Keeper {
+    async fn run(mut self, mut phase: watch::Receiver<Phase>) {
+        loop {
+            let now = *phase.borrow_and_update();
+            if now == Phase::Leaving {
+                return self.leave().await;
+            }
+            let pause = self.announce(now).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = phase.changed() => {}
+            }
+        }
+    }
+
+    /// Registers with every address; returns when to do so again.
+    async fn announce(&mut self, phase: Phase) -> Duration {
+        let addresses: Vec<SocketAddr> = match tokio::net::lookup_host(&self.proxy).await {
+            Ok(found) => found.collect(),
+            Err(error) => {
+                tracing::warn!(proxy = %self.proxy, %error, "the proxy's name does not resolve");
+                return BACKOFF_MAX.min(Duration::from_secs(1));
+            }
+        };
+        self.forget_others(&addresses);
+        let mut pause = BACKOFF_MAX;
+        for address in addresses {
+            pause = pause.min(self.announce_to(address, phase).await);
+        }
+        pause
+    }
+
+    async fn announce_to(&mut self, proxy: SocketAddr, phase: Phase) -> Duration {
+        let known = self.proxies.entry(proxy).or_default().instance.is_some();
+        let registration = self.announcer.registration(proxy, phase, known);
+        let secret = self.announcer.secrets.first();
+        let outcome = self.client.register(proxy, &registration, secret).await;
+        let lease = self.proxies.entry(proxy).or_default();
+        match outcome {
+            Ok(answer) => lease.held(proxy, &answer, &self.connected),
+            Err(error) => {
+                let pause = lease.failed(proxy, &error, &self.connected);
+                match outgrown(&error, &self.announcer.identity) {
+                    true => Duration::ZERO,
+                    false => pause,
+                }
+            }
+        }
+    }
+
+    /// A name that no longer leads to an address ends our interest in it.
+    fn forget_others(&mut self, addresses: &[SocketAddr]) {
+        let connected = &self.connected;
+        self.proxies.retain(|address, lease| {
+            let keep = addresses.contains(address);
+            if !keep && lease.instance.is_some() {
+                connected.fetch_sub(1, Relaxed);
+            }
+            keep
+        });
+    }
+
+    async fn leave(self) {
+        let identity = &self.announcer.identity;
+        for (proxy, lease) in &self.proxies {
+            if lease.instance.is_none() {
+                continue;
+            }
+            let secret = self.announcer.secrets.first();
+            let left = self.client.leave(*proxy, &identity.id, identity.generation(), secret).await;
+            if let Err(error) = left {
+                tracing::debug!(%proxy, %error, "could not say goodbye; the lease will end by itself");
+            }
+        }
+    }
+}
+
+impl Lease {
+    /// The proxy took it. Renew after a third, give or take a tenth of that.
+    fn held(&mut self, proxy: SocketAddr, answer: &Registered, connected: &AtomicU32) -> Duration {
+        if self.instance.as_deref() != Some(&answer.instance) {
+            tracing::info!(%proxy, lease_ms = answer.lease_ms, "registered with proxy");
+        }
+        if self.instance.replace(answer.instance.clone()).is_none() {
+            connected.fetch_add(1, Relaxed);
+        }
+        self.failures = 0;
+        jittered(Duration::from_millis(answer.lease_ms / 3))
+    }
+
+    /// It did not work: 1, 2, 4, 8 seconds, for ever.
+    fn failed(
+        &mut self,
+        proxy: SocketAddr,
+        error: &ClientError,
+        connected: &AtomicU32,
+    ) -> Duration {
+        if self.instance.take().is_some() {
+            connected.fetch_sub(1, Relaxed);
+        }
+        let pause = backoff(self.failures);
+        self.failures = self.failures.saturating_add(1);
+        tracing::warn!(%proxy, %error, retry_s = pause.as_secs(), "registration failed");
+        pause
+    }
+}
+
+fn backoff(failures: u32) -> Duration {
+    Duration::from_secs(1 << failures.min(6)).min(BACKOFF_MAX)
+}
+
+/// Spreads renewals, so that a fleet started together does not stay together.
+fn jittered(base: Duration) -> Duration {
+    let random = u32::from_str_radix(&crate::identity::random_hex(2), 16).unwrap_or(0);
+    let spread = f64::from(random) / 65_536.0;
+    base.mul_f64(0.9 + 0.2 * spread)
+}
+
+/// The proxy knows a newer generation of us (our clock went back): become newer, and try again.
+fn outgrown(error: &ClientError, identity: &NodeIdentity) -> bool {
+    let ClientError::Answer { answer, .. } = error else { return false };
+    answer.generation.inspect(|current| identity.outgrow(*current)).is_some()
+}
+
+impl fmt::Debug for Announcer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Announcer").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl Announcer {
+    fn registration(&self, proxy: SocketAddr, phase: Phase, known: bool) -> Registration {
+        Registration {
+            id: self.identity.id.clone(),
+            address: self.address_for(proxy),
+            metrics_port: self.operations.port(),
+            action: Some(if known { Action::Update } else { Action::Register }),
+            node_type: Some(NodeType::Backend),
+            capabilities: Vec::new(),
+            models: self.models.clone(),
+            generation: Some(self.identity.generation()),
+            fingerprint: (self.fingerprint)(),
+            max_concurrency: Some(self.max_concurrency),
+            nonce: Some(self.identity.nonce.clone()),
+            token: Some(self.token.clone()),
+            state: (phase != Phase::Serving).then_some(NodeState::Draining),
+            protocol: Some(PROTOCOL),
+        }
+    }
+
+    /// `backend.advertise`; else the bound address; else, bound to all, the one on the way to `proxy`.
+    fn address_for(&self, proxy: SocketAddr) -> String {
+        if let Some(advertise) = &self.advertise {
+            return match advertise.parse::<IpAddr>() {
+                Ok(ip) => SocketAddr::new(ip, self.traffic.port()).to_string(),
+                Err(_) if has_port(advertise) => advertise.clone(),
+                Err(_) => format!("{advertise}:{}", self.traffic.port()),
+            };
+        }
+        let ip = match self.traffic.ip() {
+            ip if ip.is_unspecified() => local_ip_towards(proxy).unwrap_or(ip),
+            ip => ip,
+        };
+        SocketAddr::new(ip, self.traffic.port()).to_string()
+    }
+}
+
+fn has_port(advertise: &str) -> bool {
+    advertise.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+}
+
+/// The local address that the route to `peer` starts from. Connecting a datagram socket sends nothing.
+fn local_ip_towards(peer: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = match peer {
+        SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(peer).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn announcer(traffic: &str, advertise: Option<&str>) -> Announcer {
+        Announcer {
+            identity: Arc::new(NodeIdentity::new(&Config::default())),
+            traffic: traffic.parse().expect("an address"),
+            operations: ([127, 0, 0, 1], 6100).into(),
+            advertise: advertise.map(String::from),
+            models: Vec::new(),
+            fingerprint: Box::new(|| None),
+            max_concurrency: 1,
+            token: Token::new("t"),
+            secrets: Secrets::default(),
+        }
+    }
+
+    #[test]
+    fn each_proxy_is_told_an_address_it_can_reach() {
+        let proxy: SocketAddr = ([127, 0, 0, 1], 6100).into();
+        let told = |traffic, advertise| announcer(traffic, advertise).address_for(proxy);
+        assert_eq!(told("127.0.0.1:9", None), "127.0.0.1:9");
+        assert_eq!(told("0.0.0.0:9", None), "127.0.0.1:9");
+        assert_eq!(told("0.0.0.0:9", Some("gpu-1")), "gpu-1:9");
+        assert_eq!(told("0.0.0.0:9", Some("gpu-1:80")), "gpu-1:80");
+        assert_eq!(told("0.0.0.0:9", Some("[fd00::1]:80")), "[fd00::1]:80");
+        assert_eq!(told("0.0.0.0:9", Some("fd00::1")), "[fd00::1]:9");
+    }
+
+    #[test]
+    fn tries_are_spaced_1_2_4_8_for_ever() {
+        let pauses: Vec<u64> = (0..6).map(|failures| backoff(failures).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 8, 8]);
+        assert_eq!(backoff(u32::MAX).as_secs(), 8);
+    }
+
+    #[test]
+    fn renewals_are_spread() {
+        let third = Duration::from_millis(3_333);
+        for _ in 0..100 {
+            let pause = jittered(third);
+            assert!(pause >= third.mul_f64(0.9) && pause <= third.mul_f64(1.1), "{pause:?}");
+        }
+    }
+}

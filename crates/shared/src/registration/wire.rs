@@ -1,0 +1,291 @@
+//! `POST /registration`: what is read, what is refused, what is answered.
+
+use crate::membership::{Generation, ModelRef, NodeState, ReportedLoad, Token};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// Largest body read.
+pub const BODY_BYTES_MAX: usize = 32 << 10;
+/// Longest address, in characters.
+const ADDRESS_CHARS_MAX: usize = 256;
+/// Most capabilities, and the longest of them.
+const CAPABILITIES_MAX: (usize, usize) = (32, 64);
+/// Most models, and the longest name.
+const MODELS_MAX: (usize, usize) = (64, 256);
+/// Longest nonce, token, fingerprint.
+const SECRET_CHARS_MAX: usize = 256;
+
+/// The protocol version spoken here.
+pub const PROTOCOL: u32 = 1;
+
+/// A registration: the short form is `{"id","address","metrics_port"}`, the rest is optional.
+/// Unknown fields are ignored, so that one minor version can talk to the next.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Registration {
+    /// The node's name: 1–128 of `[A-Za-z0-9._-]`.
+    pub id: String,
+    /// `host:port`, `name:port` or `[v6]:port` where it takes traffic.
+    pub address: String,
+    /// Port of its operations server, on the same host.
+    pub metrics_port: u16,
+    /// First time or again; the answer is the same rule either way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
+    /// What kind of node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_type: Option<NodeType>,
+    /// Free words about what it can do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+    /// What it serves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<ModelRef>,
+    /// Its incarnation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<Generation>,
+    /// Equal fingerprints give equal tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// Sequences it computes together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrency: Option<u32>,
+    /// What its vitals will show, as proof that it is the one that registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
+    /// What it demands in requests from this proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
+    /// `draining`: no new requests, please.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<NodeState>,
+    /// [`PROTOCOL`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u32>,
+}
+
+/// Why a node speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It is new here.
+    Register,
+    /// It renews.
+    Update,
+}
+
+/// What kind of node speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeType {
+    /// It serves models.
+    Backend,
+    /// It routes.
+    Proxy,
+}
+
+/// The answer to a registration that was taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Registered {
+    /// `registered` or `updated`.
+    pub status: Status,
+    /// How long it holds without renewal.
+    pub lease_ms: u64,
+    /// This proxy's incarnation: when it changes, the proxy has restarted.
+    pub instance: String,
+    /// The members as the proxy sees them.
+    pub peers: Vec<Peer>,
+}
+
+/// What became of a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// New here.
+    Registered,
+    /// Renewed.
+    Updated,
+    /// Refused.
+    Error,
+}
+
+/// The answer to a registration that was refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Always `error`.
+    pub status: Status,
+    /// For the operator.
+    pub message: String,
+    /// With 409: the generation to go beyond.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<Generation>,
+    /// With 409 from a backend: the proxies to register with instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proxies: Vec<String>,
+}
+
+/// One member, as `GET /peers` and the registration's answer show it. No token, no nonce.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// The node's name.
+    pub id: String,
+    /// What kind of node.
+    pub node_type: NodeType,
+    /// Where it takes traffic.
+    pub address: SocketAddr,
+    /// Where its operations server answers.
+    pub operations: SocketAddr,
+    /// Where it is in its life.
+    pub state: NodeState,
+    /// Its incarnation.
+    pub generation: Generation,
+    /// What it serves.
+    pub models: Vec<ModelRef>,
+    /// Equal fingerprints give equal tokens.
+    pub fingerprint: Option<String>,
+    /// Requests of the asked proxy on it now.
+    pub in_flight: u32,
+    /// What it reported at the last check.
+    pub reported: ReportedLoad,
+}
+
+/// What `GET /peers` answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peers {
+    /// The members, the lately gone among them.
+    pub peers: Vec<Peer>,
+}
+
+/// Why a registration is refused, and with which status.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// 400: not JSON, or not of this form.
+    #[error("{0}")]
+    Malformed(String),
+    /// 401: the secret is missing or wrong.
+    #[error("{0}")]
+    Unauthorized(String),
+    /// 403: that address may not register here.
+    #[error("{0}")]
+    Forbidden(String),
+    /// 404: no such node.
+    #[error("no node `{0}` of that generation is registered")]
+    UnknownNode(String),
+    /// 409: someone else holds the id, or this node takes no registrations.
+    #[error("{message}")]
+    Conflict {
+        /// For the operator.
+        message: String,
+        /// The generation to go beyond.
+        generation: Option<Generation>,
+        /// Proxies to use instead.
+        proxies: Vec<String>,
+    },
+    /// 503: no room.
+    #[error("{0}")]
+    Full(String),
+}
+
+impl Refusal {
+    /// The HTTP status it is answered with.
+    pub fn status(&self) -> http::StatusCode {
+        match self {
+            Self::Malformed(_) => http::StatusCode::BAD_REQUEST,
+            Self::Unauthorized(_) => http::StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => http::StatusCode::FORBIDDEN,
+            Self::UnknownNode(_) => http::StatusCode::NOT_FOUND,
+            Self::Conflict { .. } => http::StatusCode::CONFLICT,
+            Self::Full(_) => http::StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The body it is answered with.
+    pub fn body(&self) -> Refused {
+        let (generation, proxies) = match self {
+            Self::Conflict { generation, proxies, .. } => (*generation, proxies.clone()),
+            _ => (None, Vec::new()),
+        };
+        Refused { status: Status::Error, message: self.to_string(), generation, proxies }
+    }
+}
+
+/// 1–128 of `[A-Za-z0-9._-]`.
+pub fn is_valid_id(id: &str) -> bool {
+    (1..=128).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+/// Reads a registration, in the flat or the nested form, and checks every limit but the network's.
+pub fn parse(body: &[u8]) -> Result<Registration, Refusal> {
+    #[derive(Deserialize)]
+    struct Nested {
+        #[serde(default)]
+        action: Option<Action>,
+        node: serde_json::Value,
+    }
+    let malformed = |error: serde_json::Error| Refusal::Malformed(format!("registration: {error}"));
+    let value: serde_json::Value = serde_json::from_slice(body).map_err(malformed)?;
+    let registration = if value.get("node").is_some_and(serde_json::Value::is_object) {
+        let nested: Nested = serde_json::from_value(value).map_err(malformed)?;
+        let mut inner: Registration = serde_json::from_value(nested.node).map_err(malformed)?;
+        inner.action = nested.action.or(inner.action);
+        inner
+    } else {
+        serde_json::from_value(value).map_err(malformed)?
+    };
+    check_limits(&registration)
+        .map_err(|why| Refusal::Malformed(format!("registration: {why}")))?;
+    Ok(registration)
+}
+
+fn check_limits(registration: &Registration) -> Result<(), String> {
+    let (capabilities, capability_chars) = CAPABILITIES_MAX;
+    let (models, model_chars) = MODELS_MAX;
+    let longest_secret = [&registration.nonce, &registration.fingerprint]
+        .into_iter()
+        .flatten()
+        .map(String::len)
+        .chain(registration.token.iter().map(|token| token.expose().len()))
+        .max();
+    let rules: [(bool, String); 8] = [
+        (is_valid_id(&registration.id), "`id` must be 1-128 of [A-Za-z0-9._-]".into()),
+        (
+            (1..=ADDRESS_CHARS_MAX).contains(&registration.address.len()),
+            format!("`address` must be host:port of at most {ADDRESS_CHARS_MAX} characters"),
+        ),
+        (registration.metrics_port != 0, "`metrics_port` must not be 0".into()),
+        (
+            registration.capabilities.len() <= capabilities
+                && registration.capabilities.iter().all(|c| c.len() <= capability_chars),
+            format!("at most {capabilities} `capabilities` of {capability_chars} characters"),
+        ),
+        (
+            registration.models.len() <= models
+                && registration.models.iter().all(|m| (1..=model_chars).contains(&m.id.len())),
+            format!("at most {models} `models` with names of 1-{model_chars} characters"),
+        ),
+        (
+            longest_secret.is_none_or(|chars| chars <= SECRET_CHARS_MAX),
+            format!(
+                "`nonce`, `token` and `fingerprint` have at most {SECRET_CHARS_MAX} characters"
+            ),
+        ),
+        (
+            registration
+                .token
+                .as_ref()
+                .is_none_or(|t| t.expose().bytes().all(|b| b.is_ascii_graphic())),
+            "`token` must be printable ASCII".into(),
+        ),
+        (
+            registration.protocol.is_none_or(|version| version == PROTOCOL),
+            format!("`protocol` must be {PROTOCOL}"),
+        ),
+    ];
+    match rules.into_iter().find(|(holds, _)| !holds) {
+        Some((_, why)) => Err(why),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,31 @@
+# Recipes have names; CI calls only these (or the very commands in them). `just` lists them.
+
+# Show this list
+default:
+    @just --list
+
+# From clone to chat: the proxy and two backends on this machine
+up *ARGS:
+    cargo run --release -- up {{ARGS}}
+
+# Everything that must hold, as CI runs it
+test:
+    cargo test --release --workspace
+
+# Format, lint, dependencies
+lint:
+    cargo fmt --all --check
+    cargo clippy --release --workspace --all-targets -- -D warnings
+    cargo deny check bans licenses sources
+
+# Decode speed against candle-transformers on the same file, interleaved
+bench-decode *ARGS:
+    cargo bench -p inferno-benches --bench decode -- {{ARGS}}
+
+# From `inferno up` to the first token, and from proof to traffic
+bench-start *ARGS:
+    cargo bench -p inferno-benches --bench start -- {{ARGS}}
+
+# The gate: what must pass before anything lands
+ci:
+    bash .ci/run
