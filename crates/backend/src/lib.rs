@@ -1,0 +1,271 @@
+//! A backend: one model behind an OpenAI-compatible API, that registers itself with its proxies.
+//!
+//! [`start`] turns a configuration into a [`RunningBackend`] that drains; [`run_blocking`] is the
+//! whole life of the process, shared by `inferno-backend` and `inferno backend`.
+
+pub mod metrics;
+pub mod openai;
+mod server;
+
+use inferno_engine::{Engine, EngineOptions, ModelSource, store::ModelStore};
+use inferno_shared::{
+    Config, MetricsCollector, OperationsServer,
+    identity::{NodeIdentity, random_hex},
+    listener,
+    membership::{ModelRef, Token},
+    operations_server::Registrations,
+    registration::{
+        lease::{Announcer, Leases},
+        secrets::Secrets,
+    },
+    resources, shutdown,
+    vitals::ServiceState,
+};
+use metrics::BackendMetrics;
+use server::Service;
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{sync::watch, task::JoinHandle};
+
+/// Work waits and no step was made for this long: the engine is stalled.
+const STALL_AFTER: Duration = Duration::from_secs(10);
+
+/// Why a backend does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// A port could not be had.
+    #[error(transparent)]
+    Bind(#[from] listener::BindError),
+    /// The operations server did not start.
+    #[error(transparent)]
+    Operations(#[from] inferno_shared::operations_server::OperationsError),
+    /// A secret file cannot be used.
+    #[error(transparent)]
+    Secret(#[from] inferno_shared::registration::secrets::SecretError),
+    /// The model is not there.
+    #[error("backend.model: {0}")]
+    Store(#[from] inferno_engine::store::StoreError),
+    /// The model cannot be loaded.
+    #[error("backend.model: {0}")]
+    Load(#[from] inferno_engine::LoadError),
+    /// A proxy on another machine could not reach this one.
+    #[error(
+        "{key} is {address}, which the proxy {proxy} on another machine cannot reach; set {variable}, \
+         e.g. to 0.0.0.0:{port}"
+    )]
+    Unreachable {
+        /// The configuration key.
+        key: &'static str,
+        /// The environment variable of that key.
+        variable: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// The port of it.
+        port: u16,
+        /// The proxy.
+        proxy: String,
+    },
+    /// The engine stopped working for everyone.
+    #[error("the engine failed: {0}")]
+    EngineFailed(String),
+    /// Anything else of the operating system.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// Two metrics of one name, or a thread that broke: a mistake of ours.
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+/// A backend that serves.
+pub struct RunningBackend {
+    /// Where inference requests are accepted.
+    pub traffic: SocketAddr,
+    /// Where the operations server answers.
+    pub operations: SocketAddr,
+    engine: Engine,
+    collector: Arc<MetricsCollector>,
+    leases: Leases,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<std::io::Result<()>>,
+    drain_timeout: Duration,
+}
+
+/// Binds, loads the model, serves, and registers with every proxy of the configuration.
+///
+/// # Errors
+/// [`BackendError`] says what to change.
+pub async fn start(config: &Config) -> Result<RunningBackend, BackendError> {
+    let began = Instant::now();
+    let traffic = listener::bind(config.backend.listen, "backend.listen")?;
+    let operations = listener::bind(config.operations.addr, "operations.addr")?;
+    let secrets = Secrets::load(&config.registration.secret_files)?;
+    refuse_unreachable(config).await?;
+    let identity = Arc::new(NodeIdentity::new(config));
+    let collector = MetricsCollector::new();
+    let operations = operations_server(config, &collector, &identity, &secrets, operations).await?;
+    let (engine, model) = load(config).await?;
+    collector.on_vitals(metrics::fill_vitals(&engine, &model));
+    let stalled = engine.clone();
+    collector.set_stall_probe(move || stalled.is_stalled(STALL_AFTER));
+    let observed = BackendMetrics::register(&collector, &engine)
+        .map_err(|error| BackendError::Internal(error.to_string()))?;
+    let token = Token::new(random_hex(32));
+    let address = traffic.local_addr()?;
+    let announcer = Arc::new(Announcer {
+        identity,
+        traffic: address,
+        operations: operations.bind_addr(),
+        advertise: config.backend.advertise.clone(),
+        models: vec![model],
+        fingerprint: fingerprint_of(&engine),
+        max_concurrency: u32::try_from(config.backend.max_concurrency).unwrap_or(u32::MAX),
+        token: token.clone(),
+        secrets,
+    });
+    let (stop, stopped) = watch::channel(false);
+    let service =
+        Service::new(engine.clone(), Arc::clone(&collector), observed, token, &config.backend);
+    let server = tokio::spawn(service.serve(traffic, stopped));
+    collector.set_state(ServiceState::Ready);
+    let leases = Leases::start(&announcer, &config.backend.proxies, &operations.connected_peers());
+    tracing::info!(
+        traffic = %address, operations = %operations.bind_addr(), model = %engine.info().id,
+        load_ms = began.elapsed().as_millis(), "backend ready"
+    );
+    Ok(RunningBackend {
+        traffic: address,
+        operations: operations.bind_addr(),
+        engine,
+        collector,
+        leases,
+        stop,
+        server,
+        drain_timeout: Duration::from_millis(config.backend.drain_timeout_ms),
+    })
+}
+
+async fn operations_server(
+    config: &Config,
+    collector: &Arc<MetricsCollector>,
+    identity: &Arc<NodeIdentity>,
+    secrets: &Secrets,
+    listener: TcpListener,
+) -> Result<OperationsServer, BackendError> {
+    let server = OperationsServer::new(Arc::clone(collector), config.operations.addr)
+        .with_service("inferno-backend", env!("CARGO_PKG_VERSION"))
+        .with_identity(Arc::clone(identity))
+        .with_listener(listener)
+        .with_registrations(Registrations::Elsewhere(config.backend.proxies.clone()))
+        .with_secrets(secrets.clone(), config.registration.allow_unauthenticated)
+        .with_metrics_enabled(config.operations.enable_metrics)
+        .start()
+        .await?;
+    Ok(server)
+}
+
+/// Finds the model and loads it, off the threads that serve connections.
+async fn load(config: &Config) -> Result<(Engine, ModelRef), BackendError> {
+    let model = ModelStore::open_default()?.resolve(&config.backend.model)?;
+    let options = EngineOptions {
+        threads: config
+            .backend
+            .threads
+            .unwrap_or_else(|| resources::allowed_cores().ceil() as usize),
+        kv_bytes: config.backend.kv_memory.map(|size| size.0),
+        max_concurrency: config.backend.max_concurrency,
+        context_max: config.backend.context_max,
+        queue_max: config.backend.queue_max,
+    };
+    let served = ModelRef { id: model.id.clone(), sha256: model.sha256.clone() };
+    let source = ModelSource { id: model.id, path: model.path, sha256: model.sha256 };
+    let loading = tokio::task::spawn_blocking(move || Engine::load(source, options));
+    let engine = loading.await.map_err(|error| BackendError::Internal(error.to_string()))??;
+    for line in &engine.info().budget {
+        tracing::info!(bytes = line.bytes, "memory: {}", line.name);
+    }
+    Ok((engine, served))
+}
+
+fn fingerprint_of(engine: &Engine) -> Box<dyn Fn() -> Option<String> + Send + Sync> {
+    let engine = engine.clone();
+    Box::new(move || engine.fingerprint().map(|fingerprint| fingerprint.to_string()))
+}
+
+/// A loopback address told to a proxy on another machine leads nowhere: say so at the start.
+async fn refuse_unreachable(config: &Config) -> Result<(), BackendError> {
+    let ours = [
+        ("operations.addr", "INFERNO_OPERATIONS_ADDR", config.operations.addr),
+        ("backend.listen", "INFERNO_BACKEND__LISTEN", config.backend.listen),
+    ];
+    for proxy in &config.backend.proxies {
+        // A name that does not resolve yet is no mistake: the lease will try again.
+        let Ok(mut addresses) = tokio::net::lookup_host(proxy).await else { continue };
+        if addresses.all(|address| address.ip().is_loopback()) {
+            continue;
+        }
+        if let Some((key, variable, address)) =
+            ours.into_iter().find(|(_, _, a)| a.ip().is_loopback())
+        {
+            let proxy = proxy.clone();
+            return Err(BackendError::Unreachable {
+                key,
+                variable,
+                address,
+                port: address.port(),
+                proxy,
+            });
+        }
+    }
+    Ok(())
+}
+
+impl RunningBackend {
+    /// Resolves if the engine fails for everyone: the process must then end, and not with success.
+    pub async fn failed(&self) -> String {
+        self.engine.failed().await
+    }
+
+    /// Tells every proxy, finishes what runs within the drain timeout, says goodbye.
+    pub async fn drain(self) {
+        tracing::info!(requests = self.collector.requests_in_progress(), "draining");
+        self.collector.set_state(ServiceState::Draining);
+        self.leases.drain();
+        self.stop.send_replace(true);
+        if tokio::time::timeout(self.drain_timeout, self.server).await.is_err() {
+            let requests = self.collector.requests_in_progress();
+            tracing::warn!(requests, "the drain timeout is over; these requests are cut");
+        }
+        self.leases.leave().await;
+        self.engine.shutdown();
+        tracing::info!("backend stopped");
+    }
+}
+
+/// The whole life of a backend process: starts, serves until SIGTERM or SIGINT, drains. A second
+/// signal ends the drain at once.
+///
+/// # Errors
+/// If it cannot start, or if the engine fails.
+pub fn run_blocking(config: &Config) -> Result<(), BackendError> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let stop = shutdown::requested();
+        let backend = start(config).await?;
+        tokio::select! {
+            stopped = stop => stopped?,
+            why = backend.failed() => return Err(BackendError::EngineFailed(why)),
+        }
+        tokio::select! {
+            () = backend.drain() => Ok(()),
+            again = shutdown::requested() => {
+                again?;
+                tracing::warn!("ended during the drain by a second signal");
+                Ok(())
+            }
+        }
+    })
+}

@@ -1,0 +1,230 @@
+//! Writing an answer: one JSON object, or a stream of server-sent events.
+
+use super::{chat, completions, errors::ApiError, params::Params, usage};
+use crate::metrics::{Observed, Observer};
+use bytes::Bytes;
+use inferno_engine::{
+    Finish, Generation, GenerationEvent, GenerationRequest, SubmitError, TokenEvent, TokenLogprob,
+};
+use inferno_shared::identity::random_hex;
+use serde_json::{Value, json};
+
+/// Which of the two shapes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `/v1/chat/completions`
+    Chat,
+    /// `/v1/completions`
+    Text,
+}
+
+/// What one event tells.
+#[derive(Debug)]
+pub enum Delta<'a> {
+    /// The answer begins.
+    Opening,
+    /// Text was released.
+    Text {
+        /// The text.
+        text: &'a str,
+        /// Its tokens' chances, when asked for.
+        logprobs: Option<&'a [TokenLogprob]>,
+        /// Characters sent before it.
+        offset: usize,
+    },
+    /// The answer ends.
+    End(&'a Finish),
+}
+
+/// A request that was understood: what to generate, and how to write it.
+#[derive(Debug)]
+pub struct Answer {
+    form: Form,
+    params: Params,
+    id: String,
+    created: u64,
+    fingerprint: Option<String>,
+    /// What to generate.
+    pub request: GenerationRequest,
+}
+
+impl Answer {
+    /// An answer of that form, named and dated.
+    pub fn new(form: Form, params: Params, request: GenerationRequest, created: u64) -> Self {
+        let prefix = match form {
+            Form::Chat => "chatcmpl",
+            Form::Text => "cmpl",
+        };
+        let id = format!("{prefix}-{}", random_hex(12));
+        Self { form, params, id, created, fingerprint: None, request }
+    }
+
+    /// Signs the answer with the engine's fingerprint.
+    #[must_use]
+    pub fn signed(mut self, fingerprint: Option<String>) -> Self {
+        self.fingerprint = fingerprint;
+        self
+    }
+
+    /// Why the engine did not take the request, in terms of the client's fields.
+    pub fn refusal(&self, error: SubmitError) -> ApiError {
+        let mut refusal = ApiError::from(error);
+        if refusal.code == "context_length_exceeded" && self.form == Form::Text {
+            refusal.param = Some("prompt".into());
+        }
+        refusal
+    }
+
+    /// Whether the client wants events.
+    pub fn streams(&self) -> bool {
+        self.params.stream
+    }
+
+    /// Waits for the end and writes everything as one object.
+    pub async fn whole(
+        &self,
+        mut generation: Generation,
+        mut observer: Observer,
+    ) -> Result<Bytes, ApiError> {
+        let mut text = String::new();
+        let mut logprobs = Vec::new();
+        loop {
+            match generation.next().await {
+                Some(GenerationEvent::Token(event)) => {
+                    observer.saw(Observed::Tokens(event.token_ids.len()));
+                    text.push_str(&event.text);
+                    logprobs.extend(event.logprobs);
+                }
+                Some(GenerationEvent::Finished(finish)) => {
+                    observer.saw(Observed::Finish(&finish));
+                    return Ok(self.object(&text, &logprobs, &finish));
+                }
+                Some(GenerationEvent::Failed(error)) => return Err(error.into()),
+                None => return Err(ApiError::internal()),
+            }
+        }
+    }
+
+    fn object(&self, text: &str, logprobs: &[TokenLogprob], finish: &Finish) -> Bytes {
+        let logprobs = self.request.logprobs.map(|_| logprobs);
+        let (object, choice) = match self.form {
+            Form::Chat => ("chat.completion", chat::choice(text, logprobs, finish)),
+            Form::Text => ("text_completion", completions::choice(text, logprobs, finish)),
+        };
+        let mut answer = self.envelope(object, &[choice]);
+        answer["usage"] = usage(finish);
+        answer.to_string().into()
+    }
+
+    fn envelope(&self, object: &str, choices: &[Value]) -> Value {
+        json!({
+            "id": self.id,
+            "object": object,
+            "created": self.created,
+            "model": self.params.model,
+            "system_fingerprint": self.fingerprint,
+            "seed": self.params.sampling.seed,
+            "choices": choices,
+        })
+    }
+
+    /// One event with one choice.
+    fn event(&self, delta: &Delta<'_>) -> Bytes {
+        let (object, choice) = match self.form {
+            Form::Chat => ("chat.completion.chunk", chat::delta(delta)),
+            Form::Text => ("text_completion", completions::delta(delta)),
+        };
+        let mut chunk = self.envelope(object, &[choice]);
+        if self.params.include_usage {
+            chunk["usage"] = Value::Null;
+        }
+        event(&chunk.to_string())
+    }
+
+    /// The event that carries the usage and no choice.
+    fn usage_event(&self, finish: &Finish) -> Bytes {
+        let object = match self.form {
+            Form::Chat => "chat.completion.chunk",
+            Form::Text => "text_completion",
+        };
+        let mut chunk = self.envelope(object, &[]);
+        chunk["usage"] = usage(finish);
+        event(&chunk.to_string())
+    }
+}
+
+fn event(data: &str) -> Bytes {
+    format!("data: {data}\n\n").into()
+}
+
+/// An answer being written as events. Dropping it cancels the generation.
+#[derive(Debug)]
+pub struct Stream {
+    answer: Answer,
+    generation: Generation,
+    observer: Observer,
+    characters: usize,
+    opened: bool,
+    ended: bool,
+}
+
+impl Stream {
+    /// Begins to write `generation`.
+    pub fn new(answer: Answer, generation: Generation, observer: Observer) -> Self {
+        Self { answer, generation, observer, characters: 0, opened: false, ended: false }
+    }
+
+    /// The next bytes to send: one event for each token that releases text; `None` after the last.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        if !self.opened && self.answer.form == Form::Chat {
+            self.opened = true;
+            return Some(self.answer.event(&Delta::Opening));
+        }
+        loop {
+            match self.generation.next().await {
+                Some(GenerationEvent::Token(event)) => {
+                    self.observer.saw(Observed::Tokens(event.token_ids.len()));
+                    if let Some(bytes) = self.text(&event) {
+                        return Some(bytes);
+                    }
+                }
+                Some(GenerationEvent::Finished(finish)) => return Some(self.end(&finish)),
+                Some(GenerationEvent::Failed(error)) => return Some(self.fail(&error.into())),
+                None => return Some(self.fail(&ApiError::internal())),
+            }
+        }
+    }
+
+    /// An event, if the tokens released text or their chances were asked for.
+    fn text(&mut self, event: &TokenEvent) -> Option<Bytes> {
+        let logprobs = self.answer.request.logprobs.map(|_| event.logprobs.as_slice());
+        if event.text.is_empty() && logprobs.is_none_or(<[_]>::is_empty) {
+            return None;
+        }
+        let delta = Delta::Text { text: &event.text, logprobs, offset: self.characters };
+        let bytes = self.answer.event(&delta);
+        self.characters += event.text.chars().count();
+        Some(bytes)
+    }
+
+    fn end(&mut self, finish: &Finish) -> Bytes {
+        self.ended = true;
+        self.observer.saw(Observed::Finish(finish));
+        let mut last = self.answer.event(&Delta::End(finish)).to_vec();
+        if self.answer.params.include_usage {
+            last.extend_from_slice(&self.answer.usage_event(finish));
+        }
+        last.extend_from_slice(b"data: [DONE]\n\n");
+        last.into()
+    }
+
+    /// An error after the first byte: an event of its own, and no `[DONE]`.
+    fn fail(&mut self, error: &ApiError) -> Bytes {
+        self.ended = true;
+        self.observer.saw(Observed::Failure);
+        event(&String::from_utf8_lossy(&error.body()))
+    }
+}

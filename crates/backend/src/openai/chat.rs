@@ -1,0 +1,201 @@
+//! `POST /v1/chat/completions`.
+
+use super::{
+    answer::{Answer, Delta, Form},
+    errors::ApiError,
+    fields::Fields,
+    params::{self, Params},
+};
+use inferno_engine::{Chat, Engine, Finish, Message, TokenChance, TokenLogprob};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Most messages in one conversation.
+const MESSAGES_MAX: usize = 2_048;
+/// Most alternatives per token.
+const TOP_LOGPROBS_MAX: usize = 20;
+
+/// One message as clients write it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireMessage {
+    role: String,
+    #[serde(default)]
+    content: Option<Content>,
+    #[serde(default)]
+    name: Option<String>,
+    // What OpenAI's own answers carry, and clients therefore send back.
+    #[serde(default)]
+    refusal: Option<String>,
+    #[serde(default)]
+    tool_calls: Option<Vec<Value>>,
+    #[serde(default)]
+    function_call: Option<Value>,
+    #[serde(default)]
+    annotations: Option<Vec<Value>>,
+    #[serde(default)]
+    audio: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a string or an array of text parts")]
+enum Content {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+#[derive(Deserialize)]
+struct Part {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    text: Option<String>,
+}
+
+/// Reads a chat request.
+pub fn prepare(engine: &Engine, mut fields: Fields, created: u64) -> Result<Answer, ApiError> {
+    let params = Params::take(&mut fields)?;
+    let messages: Vec<WireMessage> = fields.require("messages")?;
+    let limit = max_tokens(&mut fields)?;
+    let logprobs = logprobs(&mut fields)?;
+    params::refuse_unsupported(&mut fields)?;
+    fields.finish()?;
+    super::require_model(engine, &params.model)?;
+    if messages.is_empty() || messages.len() > MESSAGES_MAX {
+        let message = format!("`messages` must hold 1 to {MESSAGES_MAX} messages");
+        return Err(ApiError::invalid("invalid_value", "messages", message));
+    }
+    let messages = messages.into_iter().enumerate().map(read_message).collect::<Result<_, _>>()?;
+    let chat = Chat { messages, add_generation_prompt: true, created_unix_s: created };
+    let prompt = engine.render_chat(&chat)?;
+    let request = params.request(prompt, limit, logprobs);
+    Ok(Answer::new(Form::Chat, params, request, created))
+}
+
+/// `max_completion_tokens`, or its old name.
+fn max_tokens(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
+    let new = params::take_count(fields, "max_completion_tokens")?;
+    let old = params::take_count(fields, "max_tokens")?;
+    match (new, old) {
+        (Some(new), Some(old)) if new != old => Err(ApiError::invalid(
+            "invalid_value",
+            "max_tokens",
+            "`max_tokens` and `max_completion_tokens` differ; send one",
+        )),
+        (new, old) => Ok(new.or(old)),
+    }
+}
+
+/// `logprobs: true` with `top_logprobs: 0..=20`.
+fn logprobs(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
+    let wanted = fields.take::<bool>("logprobs")?.unwrap_or(false);
+    let top = fields.take::<usize>("top_logprobs")?;
+    match (wanted, top) {
+        (false, Some(_)) => Err(ApiError::invalid(
+            "invalid_value",
+            "top_logprobs",
+            "`top_logprobs` needs `logprobs`: true",
+        )),
+        (_, Some(top)) if top > TOP_LOGPROBS_MAX => {
+            let message = format!("`top_logprobs` must be at most {TOP_LOGPROBS_MAX}");
+            Err(ApiError::invalid("invalid_value", "top_logprobs", message))
+        }
+        (true, top) => Ok(Some(top.unwrap_or(0))),
+        (false, None) => Ok(None),
+    }
+}
+
+fn read_message((index, message): (usize, WireMessage)) -> Result<Message, ApiError> {
+    let at = |field: &str| format!("messages[{index}].{field}");
+    let unsupported = |field: &str, what: &str| {
+        Err(ApiError::invalid(
+            "unsupported_parameter",
+            at(field),
+            format!("{what} are not supported here"),
+        ))
+    };
+    let role = match message.role.as_str() {
+        // What newer clients call the system's words.
+        "developer" => "system",
+        role @ ("system" | "user" | "assistant") => role,
+        "tool" | "function" => return unsupported("role", "tool messages"),
+        _ => {
+            let expected = "`role` must be system, developer, user or assistant";
+            return Err(ApiError::invalid("invalid_value", at("role"), expected));
+        }
+    };
+    if message.tool_calls.is_some_and(|calls| !calls.is_empty()) || message.function_call.is_some()
+    {
+        return unsupported("tool_calls", "tool calls");
+    }
+    if message.audio.is_some() {
+        return unsupported("audio", "audio messages");
+    }
+    if message.refusal.is_some() || message.annotations.is_some_and(|notes| !notes.is_empty()) {
+        return unsupported("refusal", "refusals and annotations");
+    }
+    let content = match message.content {
+        Some(Content::Text(text)) => text,
+        Some(Content::Parts(parts)) => join_parts(parts, &at("content"))?,
+        None if role == "assistant" => String::new(),
+        None => {
+            let needed = format!("missing required parameter: `{}`", at("content"));
+            return Err(ApiError::invalid("missing_required_parameter", at("content"), needed));
+        }
+    };
+    Ok(Message { role: role.into(), content, name: message.name })
+}
+
+/// Text parts follow one another without a separator.
+fn join_parts(parts: Vec<Part>, at: &str) -> Result<String, ApiError> {
+    parts
+        .into_iter()
+        .map(|part| match part {
+            Part { kind, text: Some(text) } if kind == "text" => Ok(text),
+            Part { kind, .. } => {
+                let message = format!(
+                    "content parts of type `{kind}` are not supported; this model reads text"
+                );
+                Err(ApiError::invalid("unsupported_parameter", at, message))
+            }
+        })
+        .collect()
+}
+
+/// One choice of a whole answer.
+pub fn choice(text: &str, logprobs: Option<&[TokenLogprob]>, finish: &Finish) -> Value {
+    json!({
+        "index": 0,
+        "message": { "role": "assistant", "content": text, "refusal": null },
+        "logprobs": logprobs.map(logprobs_json),
+        "finish_reason": super::finish_reason(finish),
+    })
+}
+
+/// One choice of an event.
+pub fn delta(delta: &Delta<'_>) -> Value {
+    let (content, logprobs, finish) = match delta {
+        Delta::Opening => (json!({ "role": "assistant", "content": "" }), None, None),
+        Delta::Text { text, logprobs, .. } => {
+            (json!({ "content": text }), logprobs.map(logprobs_json), None)
+        }
+        Delta::End(finish) => (json!({}), None, Some(super::finish_reason(finish))),
+    };
+    json!({ "index": 0, "delta": content, "logprobs": logprobs, "finish_reason": finish })
+}
+
+fn logprobs_json(logprobs: &[TokenLogprob]) -> Value {
+    let chance = |chance: &TokenChance| {
+        json!({
+            "token": String::from_utf8_lossy(&chance.bytes),
+            "logprob": chance.logprob,
+            "bytes": chance.bytes,
+        })
+    };
+    let content = logprobs.iter().map(|entry| {
+        let mut token = chance(&entry.token);
+        token["top_logprobs"] = entry.top.iter().map(chance).collect();
+        token
+    });
+    json!({ "content": content.collect::<Vec<_>>(), "refusal": null })
+}

@@ -1,0 +1,135 @@
+//! Reading a request's fields one by one, so that nothing is ignored in silence.
+
+use super::errors::ApiError;
+use http::StatusCode;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+/// Fields that change nothing about the answer: accepted, whatever they hold.
+const WITHOUT_EFFECT: &[&str] = &[
+    "user",
+    "metadata",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "service_tier",
+];
+
+/// The fields of a request that nobody has read yet.
+#[derive(Debug)]
+pub struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// Reads a body.
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            Ok(_) => Err(malformed("the body must be a JSON object")),
+            Err(error) => Err(malformed(&format!("the body is not valid JSON: {error}"))),
+        }
+    }
+
+    /// Takes a field; `null` counts as absent.
+    pub fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => {
+                serde_json::from_value(value).map(Some).map_err(|error| wrong_type(name, &error))
+            }
+        }
+    }
+
+    /// Takes a field that must be there.
+    pub fn require<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, ApiError> {
+        self.take(name)?.ok_or_else(|| {
+            ApiError::invalid(
+                "missing_required_parameter",
+                name,
+                format!("missing required parameter: `{name}`"),
+            )
+        })
+    }
+
+    /// Takes a field that we cannot act on, unless its value asks for nothing.
+    pub fn refuse_unless(
+        &mut self,
+        name: &str,
+        asks_nothing: impl Fn(&Value) -> bool,
+    ) -> Result<(), ApiError> {
+        match self.0.remove(name) {
+            Some(value) if !value.is_null() && !asks_nothing(&value) => Err(ApiError::invalid(
+                "unsupported_parameter",
+                name,
+                format!(
+                    "`{name}` with this value is not supported here; nothing is ignored in silence"
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is left must be without effect: an unknown field may have been meant to change something.
+    pub fn finish(self) -> Result<(), ApiError> {
+        match self
+            .0
+            .iter()
+            .find(|(name, value)| !value.is_null() && !WITHOUT_EFFECT.contains(&name.as_str()))
+        {
+            None => Ok(()),
+            Some((name, _)) => {
+                let name: String = name.chars().take(64).collect();
+                Err(ApiError::invalid(
+                    "unknown_parameter",
+                    &name,
+                    format!("unknown parameter: `{name}`"),
+                ))
+            }
+        }
+    }
+}
+
+fn malformed(message: &str) -> ApiError {
+    ApiError::request(StatusCode::BAD_REQUEST, "invalid_json", message)
+}
+
+fn wrong_type(name: &str, error: &serde_json::Error) -> ApiError {
+    ApiError::invalid("invalid_type", name, format!("`{name}`: {error}"))
+}
+
+/// An empty array or object.
+pub fn is_empty(value: &Value) -> bool {
+    value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(body: &str) -> Fields {
+        Fields::parse(body.as_bytes()).expect("an object")
+    }
+
+    #[test]
+    fn each_mistake_names_its_field() {
+        assert_eq!(Fields::parse(b"[]").expect_err("array").code, "invalid_json");
+        assert_eq!(Fields::parse(b"{").expect_err("cut").code, "invalid_json");
+        let error = fields(r#"{"top_p":"x"}"#).take::<f32>("top_p").expect_err("text");
+        assert_eq!((error.code, error.param.as_deref()), ("invalid_type", Some("top_p")));
+        let error = fields("{}").require::<String>("model").expect_err("absent");
+        assert_eq!(
+            (error.code, error.param.as_deref()),
+            ("missing_required_parameter", Some("model"))
+        );
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        let mut request = fields(r#"{"tools":[],"n":2,"user":"u","nothing":null}"#);
+        assert!(request.refuse_unless("tools", is_empty).is_ok());
+        let error = request.refuse_unless("n", |n| n == 1).expect_err("two");
+        assert_eq!(error.code, "unsupported_parameter");
+        assert!(request.finish().is_ok());
+        let error = fields(r#"{"temprature":0}"#).finish().expect_err("misspelt");
+        assert_eq!((error.code, error.param.as_deref()), ("unknown_parameter", Some("temprature")));
+    }
+}

@@ -1,0 +1,54 @@
+//! OpenAI's API: what it looks like on the wire, and nothing of how it is computed.
+//!
+//! A request is read field by field ([`fields`]): what is not understood is refused, never ignored.
+//! Chat and text completions share their parameters ([`params`]) and the way an answer is written,
+//! whole or as events ([`answer`]).
+
+pub mod answer;
+pub mod chat;
+pub mod completions;
+pub mod errors;
+pub mod fields;
+pub mod params;
+
+use errors::ApiError;
+use inferno_engine::{Engine, Finish, FinishReason};
+use serde_json::{Value, json};
+
+/// `GET /v1/models`.
+pub fn models(engine: &Engine, created: u64) -> Value {
+    json!({ "object": "list", "data": [model(engine, created)] })
+}
+
+/// `GET /v1/models/{id}`.
+pub fn model(engine: &Engine, created: u64) -> Value {
+    let info = engine.info();
+    json!({
+        "id": info.id,
+        "object": "model",
+        "created": created,
+        "owned_by": "inferno",
+        "max_model_len": info.context_length,
+    })
+}
+
+/// The one model that is served here, or 404.
+pub fn require_model(engine: &Engine, model: &str) -> Result<(), ApiError> {
+    if engine.info().id == model { Ok(()) } else { Err(ApiError::model_not_found(model)) }
+}
+
+fn finish_reason(finish: &Finish) -> &'static str {
+    match finish.reason {
+        FinishReason::Stop => "stop",
+        FinishReason::Length => "length",
+    }
+}
+
+fn usage(finish: &Finish) -> Value {
+    json!({
+        "prompt_tokens": finish.prompt_tokens,
+        "completion_tokens": finish.completion_tokens,
+        "total_tokens": finish.prompt_tokens + finish.completion_tokens,
+        "prompt_tokens_details": { "cached_tokens": finish.cached_tokens },
+    })
+}

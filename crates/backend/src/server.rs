@@ -1,0 +1,277 @@
+//! The inference server: accepts from proxies, reads a request, hands it to the engine, writes the
+//! answer. A connection that closes drops its answer, and with it the generation.
+
+use crate::{
+    metrics::BackendMetrics,
+    openai::{
+        self,
+        answer::{Answer, Stream},
+        chat, completions,
+        errors::ApiError,
+        fields::Fields,
+    },
+};
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{
+    BodyExt, Full, LengthLimitError, Limited, StreamBody, combinators::UnsyncBoxBody,
+};
+use hyper::body::{Frame, Incoming};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::{GracefulConnection, GracefulShutdown},
+};
+use inferno_engine::{Engine, Generation};
+use inferno_shared::{
+    MetricsCollector, config::BackendConfig, identity::unix_ms, membership::Token,
+};
+use std::{convert::Infallible, net::TcpListener, sync::Arc, time::Duration};
+use subtle::ConstantTimeEq;
+use tokio::sync::{Semaphore, watch};
+
+/// The header in which a proxy presents the token of its lease.
+const TOKEN_HEADER: &str = "x-inferno-token";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// A client must send its header within this time, and its body within as much again.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections served at once; more wait in the listen queue.
+const CONNECTIONS_MAX: usize = 4_096;
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// What every request needs.
+pub(crate) struct Service {
+    engine: Engine,
+    collector: Arc<MetricsCollector>,
+    metrics: Arc<BackendMetrics>,
+    token: Token,
+    token_required: bool,
+    body_bytes_max: usize,
+    started_s: u64,
+}
+
+impl Service {
+    /// A service over `engine`. Off loopback it demands `token`.
+    pub(crate) fn new(
+        engine: Engine,
+        collector: Arc<MetricsCollector>,
+        metrics: Arc<BackendMetrics>,
+        token: Token,
+        config: &BackendConfig,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            engine,
+            collector,
+            metrics,
+            token,
+            token_required: !config.listen.ip().is_loopback(),
+            body_bytes_max: usize::try_from(config.body_bytes_max.0).unwrap_or(usize::MAX),
+            started_s: unix_ms() / 1_000,
+        })
+    }
+
+    /// Serves `listener` until `shutdown` is true, then finishes what runs.
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        mut shutdown: watch::Receiver<bool>,
+    ) -> std::io::Result<()> {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let connections = GracefulShutdown::new();
+        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
+            let accepted = tokio::select! {
+                _ = shutdown.wait_for(|stop| *stop) => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let _ = stream.set_nodelay(true);
+                    let connection = connections.watch(Arc::clone(&self).connection(stream));
+                    tokio::spawn(async move {
+                        if let Err(error) = connection.await {
+                            tracing::debug!(%error, "connection ended");
+                        }
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: wait for some to be given back.
+                    tracing::warn!(%error, "could not accept");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        drop(listener);
+        connections.shutdown().await;
+        Ok(())
+    }
+
+    fn connection(
+        self: Arc<Self>,
+        stream: tokio::net::TcpStream,
+    ) -> impl GracefulConnection<Error = hyper::Error> + Send {
+        let service = hyper::service::service_fn(move |request| {
+            let service = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(service.answer(request).await) }
+        });
+        hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(READ_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let request_id = request.headers().get(REQUEST_ID).cloned();
+        let mut response = match self.route(request).await {
+            Ok(response) => response,
+            Err(error) => self.refuse(&error),
+        };
+        if let Some(request_id) = request_id {
+            response.headers_mut().insert(REQUEST_ID, request_id);
+        }
+        response
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+        self.authorize(request.headers())?;
+        let path = request.uri().path().to_owned();
+        let created = unix_ms() / 1_000;
+        match (request.method(), path.as_str()) {
+            (&Method::POST, "/v1/chat/completions") => {
+                self.complete(request, created, chat::prepare).await
+            }
+            (&Method::POST, "/v1/completions") => {
+                self.complete(request, created, completions::prepare).await
+            }
+            (&Method::GET, "/v1/models") => {
+                Ok(json(StatusCode::OK, openai::models(&self.engine, self.started_s).to_string()))
+            }
+            (&Method::GET, path) if path.starts_with("/v1/models/") => {
+                self.model(&path["/v1/models/".len()..])
+            }
+            (_, "/v1/chat/completions" | "/v1/completions" | "/v1/models") => {
+                let message = format!("{} is not allowed on {path}", request.method());
+                Err(ApiError::request(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "method_not_allowed",
+                    message,
+                ))
+            }
+            _ => {
+                let message = "no such endpoint; this backend has /v1/chat/completions, /v1/completions and /v1/models";
+                Err(ApiError::request(StatusCode::NOT_FOUND, "unknown_endpoint", message))
+            }
+        }
+    }
+
+    /// On loopback anyone may ask; elsewhere only who holds the token of a lease.
+    fn authorize(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let presented = headers.get(TOKEN_HEADER).map_or(&b""[..], HeaderValue::as_bytes);
+        let matches: bool = presented.ct_eq(self.token.expose().as_bytes()).into();
+        if matches || !self.token_required {
+            return Ok(());
+        }
+        let message =
+            "this backend answers only the proxies it registered with; send requests to a proxy";
+        Err(ApiError::request(StatusCode::UNAUTHORIZED, "not_a_proxy", message))
+    }
+
+    fn model(&self, id: &str) -> Result<Response<Body>, ApiError> {
+        openai::require_model(&self.engine, id)?;
+        Ok(json(StatusCode::OK, openai::model(&self.engine, self.started_s).to_string()))
+    }
+
+    async fn complete(
+        &self,
+        request: Request<Incoming>,
+        created: u64,
+        prepare: fn(&Engine, Fields, u64) -> Result<Answer, ApiError>,
+    ) -> Result<Response<Body>, ApiError> {
+        let guard = self.collector.request_started();
+        let body = self.read(request).await?;
+        let (answer, generation) = self.submit(body, created, prepare).await?;
+        let observer = self.metrics.observe(guard);
+        if answer.streams() {
+            return Ok(event_stream(Stream::new(answer, generation, observer)));
+        }
+        Ok(json(StatusCode::OK, answer.whole(generation, observer).await?))
+    }
+
+    /// Templates and tokenizers take their time: not on a thread that serves connections.
+    async fn submit(
+        &self,
+        body: Bytes,
+        created: u64,
+        prepare: fn(&Engine, Fields, u64) -> Result<Answer, ApiError>,
+    ) -> Result<(Answer, Generation), ApiError> {
+        let engine = self.engine.clone();
+        let prepared = tokio::task::spawn_blocking(move || {
+            let answer = prepare(&engine, Fields::parse(&body)?, created)?;
+            let fingerprint = engine.fingerprint().map(|fingerprint| fingerprint.to_string());
+            let generation =
+                engine.submit(answer.request.clone()).map_err(|error| answer.refusal(error))?;
+            Ok((answer.signed(fingerprint), generation))
+        });
+        // A panic in a template or a tokenizer ends this request alone.
+        prepared.await.unwrap_or_else(|_| Err(ApiError::internal()))
+    }
+
+    /// The whole body, within its limits of size and time.
+    async fn read(&self, request: Request<Incoming>) -> Result<Bytes, ApiError> {
+        let limit = self.body_bytes_max;
+        let too_large = || {
+            let message = format!("the body is larger than {limit} bytes");
+            ApiError::request(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+        };
+        let body = Limited::new(request.into_body(), limit).collect();
+        match tokio::time::timeout(READ_TIMEOUT, body).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Ok(Err(_)) => Err(ApiError::request(
+                StatusCode::BAD_REQUEST,
+                "broken_body",
+                "the body ended too early",
+            )),
+            Err(_) => {
+                let message =
+                    format!("the body did not arrive within {} s", READ_TIMEOUT.as_secs());
+                Err(ApiError::request(StatusCode::REQUEST_TIMEOUT, "body_timeout", message))
+            }
+        }
+    }
+
+    fn refuse(&self, error: &ApiError) -> Response<Body> {
+        let mut response = json(error.status, error.body());
+        if error.status == StatusCode::SERVICE_UNAVAILABLE {
+            self.collector.add_backoff();
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Full::new(body.into()).boxed_unsync());
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Server-sent events (HTML Living Standard, section 9.2), each sent as soon as it is there.
+fn event_stream(stream: Stream) -> Response<Body> {
+    let frames = stream::unfold(stream, |mut stream| async move {
+        let bytes = stream.next().await?;
+        Some((Ok::<_, Infallible>(Frame::data(bytes)), stream))
+    });
+    let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)));
+    let headers = response.headers_mut();
+    headers
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}

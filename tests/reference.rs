@@ -1,0 +1,136 @@
+//! Our engine against other engines' answers on the real model (`data/README.md`).
+
+use inferno_engine::{
+    Chat, Engine, EngineOptions, GenerationEvent, GenerationRequest, Message, ModelSource,
+    SamplingParams, TokenLogprob,
+};
+use inferno_tests::{MODEL, model_path};
+use serde_json::Value;
+use std::sync::OnceLock;
+
+/// Nats by which correct engines differ on the first token.
+const TOLERANCE: f64 = 0.4;
+/// Margin above which correct engines choose alike.
+const MARGIN: f64 = 0.25;
+
+fn engine() -> &'static Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    ENGINE.get_or_init(|| {
+        let source = ModelSource { id: MODEL.into(), path: model_path(), sha256: None };
+        let options = EngineOptions { kv_bytes: Some(512 << 20), ..EngineOptions::default() };
+        Engine::load(source, options).expect("the model loads")
+    })
+}
+
+fn reference(name: &str) -> Value {
+    let path = format!("{}/data/smollm2.{name}.json", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).expect("a reference file")).expect("JSON")
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value
+        .as_array()
+        .expect("ids")
+        .iter()
+        .map(|id| u32::try_from(id.as_u64().expect("an id")).expect("small"))
+        .collect()
+}
+
+/// Greedy tokens with the chances of the first.
+fn greedy(prompt: Vec<u32>, max_tokens: usize) -> (Vec<u32>, TokenLogprob) {
+    let request = GenerationRequest {
+        prompt,
+        max_tokens: Some(max_tokens),
+        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+        logprobs: Some(20),
+        ..GenerationRequest::default()
+    };
+    let mut generation = engine().submit(request).expect("taken");
+    let (mut tokens, mut chances) = (Vec::new(), Vec::new());
+    while let Some(event) = generation.blocking_next() {
+        match event {
+            GenerationEvent::Token(event) => {
+                tokens.extend(event.token_ids);
+                chances.extend(event.logprobs);
+            }
+            GenerationEvent::Finished(_) => {}
+            GenerationEvent::Failed(error) => panic!("{error}"),
+        }
+    }
+    (tokens, chances.swap_remove(0))
+}
+
+#[test]
+fn the_tokenizer_equals_the_references() {
+    for name in ["llamacpp", "numpy"] {
+        for case in reference(name)["tokenizer_cases"].as_array().expect("cases") {
+            let text = case["text"].as_str().expect("text");
+            assert_eq!(
+                engine().encode(text).expect("encodes"),
+                ids(&case["ids"]),
+                "{name}: {text:?}"
+            );
+            if let Some(decoded) = case["decoded"].as_str() {
+                assert_eq!(engine().decode(&ids(&case["ids"])), decoded, "{name}: {text:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_template_gives_the_references_prompt() {
+    let cases = reference("llamacpp");
+    let case = cases["cases"]
+        .as_array()
+        .expect("cases")
+        .iter()
+        .find(|case| case["name"] == "chat_japan")
+        .expect("it");
+    let content = "What is the capital of Japan? Answer in one sentence.";
+    let message = Message { role: "user".into(), content: content.into(), name: None };
+    let chat = Chat { messages: vec![message], add_generation_prompt: true, created_unix_s: 0 };
+    assert_eq!(engine().render_chat(&chat).expect("renders"), ids(&case["prompt_ids"]));
+}
+
+#[test]
+fn the_chat_case_is_answered_to_the_token() {
+    let cases = reference("llamacpp");
+    let case = cases["cases"]
+        .as_array()
+        .expect("cases")
+        .iter()
+        .find(|case| case["name"] == "chat_japan")
+        .expect("it");
+    let (tokens, _) = greedy(ids(&case["prompt_ids"]), 16);
+    assert_eq!(tokens, [504, 3575, 282, 3085, 314, 19081, 30, 2]);
+}
+
+#[test]
+fn first_tokens_are_as_likely_as_the_references_find_them() {
+    for name in ["llamacpp", "numpy", "candle"] {
+        for case in reference(name)["cases"].as_array().expect("cases") {
+            let what = format!("{name}: {}", case["name"]);
+            let top: Vec<(u64, f64)> = case["first_top10"]
+                .as_array()
+                .expect("ten")
+                .iter()
+                .map(|pair| (pair[0].as_u64().expect("an id"), pair[1].as_f64().expect("a number")))
+                .collect();
+            let (_, ours) = greedy(ids(&case["prompt_ids"]), 1);
+            if top[0].1 - top[1].1 > MARGIN {
+                assert_eq!(u64::from(ours.token.id), top[0].0, "{what}: the first choice");
+            }
+            for (id, expected) in top {
+                // A token outside our twenty likeliest is not comparable; the likeliest five must be among them.
+                let found = ours.top.iter().find(|chance| u64::from(chance.id) == id);
+                if let Some(chance) = found {
+                    let difference = (f64::from(chance.logprob) - expected).abs();
+                    assert!(
+                        difference <= TOLERANCE,
+                        "{what}: token {id} differs by {difference} nat"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The `inferno` command, built beside the tests that run it.
+
+fn main() -> std::process::ExitCode {
+    inferno::main()
+}
