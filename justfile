@@ -24,7 +24,7 @@ bench-decode *ARGS:
 
 # From `inferno up` to the first token, and from proof to traffic
 bench-start *ARGS:
-    cargo bench -p inferno-benches --bench start -- {{ARGS}}
+    cargo bench -p inferno-tests --bench start -- {{ARGS}}
 
 # The gate: what must pass before anything lands
 ci:

@@ -1,0 +1,33 @@
+//! The subcommands: from arguments to an exit code.
+
+pub(crate) mod chat;
+pub(crate) mod model;
+mod service;
+pub(crate) mod status;
+pub(crate) mod up;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::args::{Cli, Command};
+
+/// What a command that was interrupted returns, as shells do for SIGINT.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Up(args) => up::run(args),
+        Command::Chat(args) => chat::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Model(command) => model::run(command),
+        Command::Proxy(args) => service::proxy(&args),
+        Command::Backend(args) => service::backend(&args),
+    }
+}
+
+/// A runtime for one client or supervisor: it waits, it does not compute.
+fn runtime() -> anyhow::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build().context("cannot start")
+}

@@ -1,0 +1,29 @@
+//! The operator's command `inferno`: one program that starts, feeds, watches and talks to an
+//! Inferno installation. Thin by design: the proxy and the backend are libraries of their own, and
+//! what they do does not depend on who started them.
+//!
+//! Exit codes: 0 done, 1 failed (one sentence on standard error), 2 wrong usage, 130 interrupted.
+
+pub mod model;
+
+mod args;
+mod chat;
+mod command;
+mod console;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let outcome = command::run(args::Cli::parse());
+    outcome.unwrap_or_else(|error| {
+        // The reader of our output went away (`inferno … | head`): nobody to tell, nothing wrong.
+        if !console::is_broken_pipe(&error) {
+            console::error(&error);
+        }
+        ExitCode::FAILURE
+    })
+}
