@@ -31,6 +31,7 @@ pub mod operations_client;
 pub mod operations_server;
 pub mod registration;
 pub mod resources;
+pub mod service;
 pub mod shutdown;
 pub mod telemetry;
 pub mod vitals;

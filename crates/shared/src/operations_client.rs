@@ -13,7 +13,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use serde::de::DeserializeOwned;
-use std::{error::Error, io, io::Write, net::SocketAddr, time::Duration};
+use std::{error::Error, io, net::SocketAddr, time::Duration};
 
 /// Largest answer read: the vitals or members of a large installation fit many times.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -192,20 +192,4 @@ pub async fn healthcheck(operations: SocketAddr) -> Result<(), ClientError> {
         });
     }
     OperationsClient::new(Duration::from_secs(2)).live(server).await
-}
-
-/// [`healthcheck`] for a `main`: prints why not, and gives the exit code.
-///
-/// # Errors
-/// If no runtime can be made.
-pub fn healthcheck_blocking(operations: SocketAddr) -> io::Result<std::process::ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(match runtime.block_on(healthcheck(operations)) {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            // The one line that a container runtime keeps.
-            let _ = writeln!(io::stderr(), "{operations}: {error}");
-            std::process::ExitCode::FAILURE
-        }
-    })
 }

@@ -6,7 +6,7 @@
 //! inject for a service called `inferno-something`.
 
 use super::{
-    ConfigError,
+    ConfigError, Notices,
     keys::{KEYS, Key, Kind},
     nearest,
 };
@@ -23,10 +23,8 @@ const OLD_OPERATIONS_ADDR: &str = "INFERNO_METRICS_ADDR";
 pub struct Environment {
     /// Values by dotted key.
     pub values: BTreeMap<&'static str, Value>,
-    /// Things worth a warning.
-    pub warnings: Vec<String>,
-    /// Names that a container platform injected.
-    pub injected: Vec<String>,
+    /// What was odd, and no error.
+    pub notices: Notices,
 }
 
 /// Reads the `INFERNO_*` variables among `variables`.
@@ -44,7 +42,7 @@ pub fn read(variables: impl Iterator<Item = (String, String)>) -> Result<Environ
     read_old_name(&ours, &mut environment)?;
     for name in ours.keys().filter(|name| !is_known(name)) {
         if is_service_link(name, &ours[name]) {
-            environment.injected.push(name.clone());
+            environment.notices.injected.push(name.clone());
         } else {
             return Err(unknown(name));
         }
@@ -74,7 +72,7 @@ fn read_old_name(
     environment: &mut Environment,
 ) -> Result<(), ConfigError> {
     let Some(text) = ours.get(OLD_OPERATIONS_ADDR) else { return Ok(()) };
-    environment.warnings.push(format!(
+    environment.notices.warnings.push(format!(
         "{OLD_OPERATIONS_ADDR} is the old name of INFERNO_OPERATIONS_ADDR; please rename it"
     ));
     if let Some(key) = super::keys::find("operations.addr") {

@@ -97,11 +97,15 @@ pub const KEYS: &[Key] = &[
         Integer,
         "From the request sent to the first byte of the answer, in milliseconds.",
     ),
-    key("proxy.timeouts.idle_ms", Integer, "Between two pieces of an answer, in milliseconds."),
+    key(
+        "proxy.timeouts.idle_ms",
+        Integer,
+        "Between two pieces of an answer, and between two requests of one connection, in milliseconds.",
+    ),
     key(
         "proxy.timeouts.request_read_ms",
         Integer,
-        "For a client to send its header, and again its body, in milliseconds.",
+        "For a client to send its body, in milliseconds.",
     ),
     key(
         "proxy.drain_timeout_ms",

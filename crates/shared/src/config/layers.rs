@@ -85,14 +85,7 @@ impl Config {
         let environment = env::read(std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         }))?;
-        let config = Self::from_layers(args, &environment)?;
-        for warning in &environment.warnings {
-            tracing::warn!("{warning}");
-        }
-        if !environment.injected.is_empty() {
-            tracing::debug!(variables = ?environment.injected, "ignored variables injected by the platform");
-        }
-        Ok(config)
+        Self::from_layers(args, &environment)
     }
 
     /// The same, with the environment given.
@@ -108,7 +101,8 @@ impl Config {
         }
         figment = figment.merge(Layer { name: "environment", values: environment.values.clone() });
         figment = figment.merge(flags(&args.set)?);
-        let config: Config = figment.extract().map_err(Box::new)?;
+        let mut config: Config = figment.extract().map_err(Box::new)?;
+        config.notices = environment.notices.clone();
         config.validate()?;
         Ok(config)
     }

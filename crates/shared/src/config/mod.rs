@@ -12,8 +12,8 @@ mod size;
 
 pub use layers::{ConfigArgs, ConfigError};
 pub use schema::{
-    BackendConfig, Config, HealthConfig, LogConfig, LogFormat, NodeConfig, OperationsConfig,
-    ProxyConfig, ProxyTimeouts, RegistrationConfig, RoutingConfig, RoutingPolicy,
+    BackendConfig, Config, HealthConfig, LogConfig, LogFormat, NodeConfig, Notices,
+    OperationsConfig, ProxyConfig, ProxyTimeouts, RegistrationConfig, RoutingConfig, RoutingPolicy,
 };
 pub use size::ByteSize;
 

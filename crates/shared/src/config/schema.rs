@@ -23,6 +23,18 @@ pub struct Config {
     pub proxy: ProxyConfig,
     /// The backend's inference side.
     pub backend: BackendConfig,
+    /// What was odd about where it came from; logged once logging is up.
+    #[serde(skip)]
+    pub notices: Notices,
+}
+
+/// Oddities of a configuration that are no errors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notices {
+    /// Worth a warning.
+    pub warnings: Vec<String>,
+    /// Variables that a container platform injected and nobody meant for us.
+    pub injected: Vec<String>,
 }
 
 /// `node.*`
@@ -135,9 +147,9 @@ pub struct ProxyTimeouts {
     pub connect_ms: u64,
     /// From the request sent to the first byte of the answer.
     pub first_byte_ms: u64,
-    /// Between two pieces of an answer.
+    /// Between two pieces of an answer, and between two requests of one connection.
     pub idle_ms: u64,
-    /// For a client to send its header, and again its body.
+    /// For a client to send its body.
     pub request_read_ms: u64,
 }
 

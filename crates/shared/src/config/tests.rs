@@ -123,7 +123,7 @@ fn flat_names_work_and_must_agree_with_nested_ones() {
 fn the_old_metrics_address_warns_and_loses() {
     let old = ("INFERNO_METRICS_ADDR", "127.0.0.1:9090");
     let environment = env_of(&[old]).expect("read");
-    assert!(environment.warnings[0].contains("INFERNO_OPERATIONS_ADDR"));
+    assert!(environment.notices.warnings[0].contains("INFERNO_OPERATIONS_ADDR"));
     assert_eq!(load(&[old], &[], None).expect("old").operations.addr.port(), 9090);
     let both = [old, ("INFERNO_OPERATIONS_ADDR", "127.0.0.1:7")];
     assert_eq!(load(&both, &[], None).expect("both").operations.addr.port(), 7);
@@ -139,7 +139,7 @@ fn what_platforms_inject_is_no_mistake() {
         ("INFERNO_PROXY_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
         ("INFERNO_PROXY_PORT_8080_TCP_ADDR", "10.0.0.1"),
     ];
-    assert_eq!(env_of(&injected).expect("no error").injected.len(), injected.len());
+    assert_eq!(env_of(&injected).expect("no error").notices.injected.len(), injected.len());
     assert!(load(&injected, &[], None).is_ok());
     assert!(env_of(&[("INFERNO_PROXY_PORT", "8080")]).is_err(), "no link: a mistake");
 }

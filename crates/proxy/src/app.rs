@@ -1,0 +1,203 @@
+//! One request's journey, top to bottom.
+
+use crate::{
+    body::Bodies,
+    dispatch::{Answer, Dispatcher},
+    downstream::{Client, Incoming},
+    drain::Drain,
+    envelope::Envelope,
+    error::{Interruption, RequestError},
+    exchange::Exchange,
+    headers::{self, REQUEST_ID},
+    metrics::ProxyMetrics,
+    models, relay, request_id,
+    route::Route,
+    routing::{self, Fleet, RouteRequest},
+    stream::is_event_stream,
+    upstream::OutgoingRequest,
+};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use inferno_shared::{
+    MetricsCollector,
+    config::{ProxyConfig, ProxyTimeouts},
+};
+use pingora_core::{apps::ReusedHttpStream, protocols::http::ServerSession, server::ShutdownWatch};
+use pingora_http::RequestHeader;
+use std::{pin::pin, sync::Arc, time::Duration};
+
+/// What all requests share.
+pub(crate) struct Gateway {
+    bodies: Bodies,
+    dispatcher: Dispatcher,
+    timeouts: ProxyTimeouts,
+    metrics: Arc<ProxyMetrics>,
+    drain: Arc<Drain>,
+}
+
+impl Gateway {
+    /// A gateway to `fleet`. Requests run until `drain` cuts them.
+    ///
+    /// # Errors
+    /// If another gateway registered its metrics with the same collector.
+    pub(crate) fn new(
+        config: &ProxyConfig,
+        fleet: Arc<dyn Fleet>,
+        metrics: &Arc<MetricsCollector>,
+        drain: Arc<Drain>,
+    ) -> prometheus::Result<Self> {
+        let metrics = ProxyMetrics::new(metrics, Arc::clone(&fleet))?;
+        let policy = routing::policy(config.routing.policy);
+        Ok(Self {
+            bodies: Bodies::new(config),
+            dispatcher: Dispatcher::new(fleet, policy, &config.timeouts, Arc::clone(&metrics)),
+            timeouts: config.timeouts.clone(),
+            metrics,
+            drain,
+        })
+    }
+
+    /// Serves the next request of a connection; the connection, if another may follow.
+    pub(crate) async fn serve(
+        &self,
+        session: ServerSession,
+        stopping: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let mut client = Client::new(session, stopping.clone(), &self.timeouts);
+        let incoming = client.read_header().await?;
+        let _running = self.drain.enter();
+        let answered = pin!(self.answer(client, incoming));
+        tokio::select! {
+            biased;
+            reusable = answered => reusable,
+            () = self.drain.is_cut() => None,
+        }
+    }
+
+    /// Answers one request, whatever comes of it.
+    async fn answer(&self, mut client: Client, incoming: Incoming) -> Option<ReusedHttpStream> {
+        let mut exchange = self.begin(&client, incoming);
+        let outcome = match incoming {
+            Incoming::Request => self.journey(&mut client, &mut exchange).await,
+            Incoming::Malformed => Err(RequestError::MalformedHeader.into()),
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(Interruption::Refused(error)) => {
+                exchange.failed(&error);
+                client.refuse(&error, &exchange.request_id).await.ok()?;
+            }
+            Err(Interruption::Told(error)) => exchange.failed(&error),
+            Err(Interruption::Truncated(error)) => {
+                exchange.failed(&error);
+                return None;
+            }
+            Err(Interruption::ClientGone) => {
+                exchange.client_gone = true;
+                return None;
+            }
+        }
+        client.finish().await
+    }
+
+    fn begin(&self, client: &Client, incoming: Incoming) -> Exchange {
+        let header = (incoming == Incoming::Request).then(|| client.header());
+        let request_id =
+            request_id::choose(header.and_then(|header| header.headers.get(&REQUEST_ID)));
+        let route = header.map_or(Route::Unknown, |header| Route::of(header.uri.path()));
+        Exchange::begin(&self.metrics, request_id, route)
+    }
+
+    /// From the header to the last byte of the answer.
+    async fn journey(
+        &self,
+        client: &mut Client,
+        exchange: &mut Exchange,
+    ) -> Result<(), Interruption> {
+        admit(client, exchange.route)?;
+        if exchange.route == Route::Models {
+            return self.list_models(client, exchange).await;
+        }
+        let mut answer = self.find_answer(client, exchange).await?;
+        self.pass_on(client, exchange, &mut answer).await?;
+        self.dispatcher.release(answer);
+        Ok(())
+    }
+
+    /// Reads the rest of the request and finds who answers it. The body is let go of here: nobody
+    /// else will be asked, and its memory is free for others while the answer streams.
+    async fn find_answer(
+        &self,
+        client: &mut Client,
+        exchange: &mut Exchange,
+    ) -> Result<Answer, Interruption> {
+        let body = self.bodies.read(client).await?;
+        let envelope = Envelope::parse(&body.bytes)?;
+        let outgoing = outgoing(client.header(), exchange, body.bytes.clone());
+        let route = RouteRequest { model: &envelope.model };
+        let dispatched = pin!(self.dispatcher.dispatch(&route, &outgoing));
+        let answer = tokio::select! {
+            biased;
+            answer = dispatched => answer?,
+            () = client.gone() => return Err(Interruption::ClientGone),
+        };
+        exchange.model = Some(envelope.model.clone());
+        exchange.backend = Some(answer.node.id.clone());
+        Ok(answer)
+    }
+
+    /// The backend's answer becomes the client's.
+    async fn pass_on(
+        &self,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        answer: &mut Answer,
+    ) -> Result<(), Interruption> {
+        let patience = Duration::from_millis(self.timeouts.idle_ms);
+        let head = &answer.response.head;
+        let is_stream = is_event_stream(&head.headers);
+        let length = if is_stream { None } else { head.body.known_length() };
+        exchange.answered(head.status);
+        let passing = headers::to_client(&head.headers, &exchange.request_id);
+        client.begin(head.status, passing, length).await?;
+        let relayed = if is_stream {
+            relay::events(client, &mut answer.response, patience, &mut exchange.bytes).await
+        } else {
+            relay::body(client, &mut answer.response, patience, &mut exchange.bytes).await
+        };
+        if let Err(Interruption::Truncated(error) | Interruption::Told(error)) = &relayed {
+            self.dispatcher.note_lost(&answer.node, error);
+        }
+        relayed
+    }
+
+    async fn list_models(
+        &self,
+        client: &mut Client,
+        exchange: &mut Exchange,
+    ) -> Result<(), Interruption> {
+        let body = models::answer(client.header().uri.path(), &self.dispatcher.members())?;
+        exchange.answered(StatusCode::OK);
+        exchange.bytes = body.len() as u64;
+        let headers = HeaderMap::from_iter([(REQUEST_ID.clone(), exchange.request_id.clone())]);
+        Ok(client.answer_json(StatusCode::OK, headers, body).await?)
+    }
+}
+
+/// What can be refused before the body is read.
+fn admit(client: &Client, route: Route) -> Result<(), RequestError> {
+    if client.wants_upgrade() {
+        return Err(RequestError::UpgradeRequested);
+    }
+    let header = client.header();
+    if let Some(name) = headers::internal(&header.headers) {
+        return Err(RequestError::InternalHeader { name: name.to_string() });
+    }
+    route.check(&header.method)
+}
+
+fn outgoing(header: &RequestHeader, exchange: &Exchange, body: Bytes) -> OutgoingRequest {
+    let target = header.uri.path_and_query().map_or("/", |target| target.as_str());
+    let headers = headers::to_backend(&header.headers, &exchange.request_id);
+    OutgoingRequest::new(&header.method, target, headers, body, exchange.route.is_replayable())
+}

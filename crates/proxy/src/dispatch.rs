@@ -1,0 +1,161 @@
+//! From a request to a backend that answers it: choosing, connecting, and when to try another.
+//!
+//! - A node that failed is not asked again for the same request.
+//! - A connection that could not be made cost the backend nothing: the next candidate is asked.
+//! - A backend that took the request and ended the connection without a byte may have begun on it.
+//!   Generation changes nothing there, so for the endpoints we know it is asked of one other
+//!   backend: once, for a request that kills backends must not go round the fleet.
+//! - Whoever has answered a byte, or is merely slow, is not overtaken.
+
+use crate::{
+    error::RequestError,
+    metrics::ProxyMetrics,
+    routing::{Fleet, Policy, RouteRequest},
+    upstream::{Connection, Incarnation, OutgoingRequest, Pool, Response, Retry, UpstreamError},
+};
+use http::HeaderValue;
+use inferno_shared::{
+    config::ProxyTimeouts,
+    membership::{InFlight, NodeView, Snapshot},
+};
+use std::{sync::Arc, time::Duration};
+
+/// Most backends asked for one request.
+const ATTEMPTS_MAX: usize = 4;
+/// Most of them that may have begun on it without answering: the first, and one more.
+const UNANSWERED_MAX: usize = 2;
+
+/// Brings requests to backends.
+pub(crate) struct Dispatcher {
+    fleet: Arc<dyn Fleet>,
+    policy: Box<dyn Policy>,
+    pool: Pool,
+    connect: Duration,
+    first_byte: Duration,
+    metrics: Arc<ProxyMetrics>,
+}
+
+/// An answer that has begun, and the node that gives it.
+pub(crate) struct Answer {
+    /// Who answers.
+    pub(crate) node: Arc<NodeView>,
+    /// The answer.
+    pub(crate) response: Response,
+    _in_flight: InFlight,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(
+        fleet: Arc<dyn Fleet>,
+        policy: Box<dyn Policy>,
+        timeouts: &ProxyTimeouts,
+        metrics: Arc<ProxyMetrics>,
+    ) -> Self {
+        let connect = Duration::from_millis(timeouts.connect_ms);
+        let first_byte = Duration::from_millis(timeouts.first_byte_ms);
+        Self { fleet, policy, pool: Pool::default(), connect, first_byte, metrics }
+    }
+
+    /// The members now.
+    pub(crate) fn members(&self) -> Arc<Snapshot> {
+        self.fleet.snapshot()
+    }
+
+    /// Sends `outgoing` to a backend that serves the model, and others after it where that is safe,
+    /// until one answers. Dropping the future drops the connection, and with it the request.
+    pub(crate) async fn dispatch(
+        &self,
+        route: &RouteRequest<'_>,
+        outgoing: &OutgoingRequest,
+    ) -> Result<Answer, RequestError> {
+        let members = self.members();
+        self.pool.retain(&members);
+        let mut candidates = candidates(&members, route.model)?;
+        let mut unanswered = 0;
+        for attempt in 1.. {
+            // The list is not empty: it was not at first, and the last candidate's failure is final.
+            let Some(chosen) = self.policy.pick(route, &candidates) else { break };
+            let node = candidates.remove(chosen);
+            let in_flight = node.load.acquire();
+            let error = match self.ask(&node, outgoing).await {
+                Ok(response) => return Ok(Answer { node, response, _in_flight: in_flight }),
+                Err(error) => error,
+            };
+            self.note(&node, &error);
+            unanswered += usize::from(error.retry() == Retry::Replay);
+            let safe = match error.retry() {
+                Retry::Free => true,
+                Retry::Replay => outgoing.replayable && unanswered < UNANSWERED_MAX,
+                Retry::No => false,
+            };
+            if !safe || candidates.is_empty() || attempt == ATTEMPTS_MAX {
+                return Err(error.into());
+            }
+            self.metrics.retries.inc();
+        }
+        Err(RequestError::NoBackends)
+    }
+
+    /// Keeps the connection of a finished answer.
+    pub(crate) fn release(&self, answer: Answer) {
+        if let Some(connection) = answer.response.into_connection() {
+            self.pool.put(Incarnation::from(&*answer.node), connection);
+        }
+    }
+
+    /// One node's answer.
+    ///
+    /// A connection that went stale in the pool is not the node's failure: a new one is tried. But
+    /// if nobody listens any more, the node took the request and died, and says no more of it than
+    /// that. A request that may not be replayed gets a new connection at once.
+    async fn ask(
+        &self,
+        node: &NodeView,
+        outgoing: &OutgoingRequest,
+    ) -> Result<Response, UpstreamError> {
+        let token =
+            node.token.as_ref().and_then(|token| HeaderValue::from_str(token.expose()).ok());
+        let pooled = outgoing.replayable.then(|| self.pool.take(&node.into())).flatten();
+        let mut unanswered = None;
+        if let Some(connection) = pooled {
+            match connection.exchange(outgoing, token.as_ref(), self.first_byte).await {
+                Err(error @ UpstreamError::Unanswered(_)) => unanswered = Some(error),
+                answered => return answered,
+            }
+        }
+        let connection = match (Connection::open(node.address, self.connect).await, unanswered) {
+            (Err(UpstreamError::ConnectRefused), unanswered) => {
+                self.fleet.report_connect_refused(&node.id, node.generation);
+                return Err(unanswered.unwrap_or(UpstreamError::ConnectRefused));
+            }
+            (connection, _) => connection?,
+        };
+        connection.exchange(outgoing, token.as_ref(), self.first_byte).await
+    }
+
+    /// A backend was lost in the middle of its answer.
+    pub(crate) fn note_lost(&self, node: &NodeView, error: &RequestError) {
+        if let RequestError::Upstream(error) = error {
+            self.note(node, error);
+        }
+    }
+
+    fn note(&self, node: &NodeView, error: &UpstreamError) {
+        tracing::warn!(backend = %node.id, address = %node.address, %error, "backend failed a request");
+        self.metrics.upstream_error(error.kind());
+    }
+}
+
+/// Who may get a request for `model`, at least one, or the reason why nobody may.
+fn candidates(members: &Snapshot, model: &str) -> Result<Vec<Arc<NodeView>>, RequestError> {
+    let candidates = members.candidates(model);
+    if !candidates.is_empty() {
+        Ok(candidates)
+    } else if members.members().next().is_none() {
+        Err(RequestError::NoBackends)
+    } else if members.has_model(model) {
+        Err(RequestError::ModelUnavailable { model: model.into() })
+    } else {
+        Err(RequestError::UnknownModel { model: model.into() })
+    }
+}

@@ -1,0 +1,246 @@
+//! What can go wrong with one request, and what the client is told about it.
+//!
+//! Two audiences, two texts. The client sees [`RequestError::body`]: OpenAI's error object with a
+//! sentence that says what to change, never an address or an inner error. The operator's log has
+//! the [`std::fmt::Display`] text, which names the cause. A `code` is part of the API: clients
+//! branch on it, so codes are added and never reworded.
+
+use crate::upstream::UpstreamError;
+use bytes::Bytes;
+use http::StatusCode;
+use serde::Serialize;
+
+/// Seconds a client should wait where capacity is missing: about the time in which a backend
+/// registers and is proved.
+const RETRY_AFTER_S: u32 = 1;
+
+/// A request that gets an error for an answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestError {
+    #[error("malformed request header")]
+    MalformedHeader,
+    #[error("the request was not received in time")]
+    ReadTimeout,
+    #[error("an upgrade to another protocol was requested")]
+    UpgradeRequested,
+    #[error("the client sent the internal header {name}")]
+    InternalHeader { name: String },
+    #[error("no such path")]
+    UnknownPath,
+    #[error("method not allowed, only {allow}")]
+    MethodNotAllowed { allow: &'static str },
+    #[error("request body over {limit} bytes")]
+    BodyTooLarge { limit: u64 },
+    #[error("request bodies together over {limit} bytes")]
+    BodiesExhausted { limit: u64 },
+    #[error("request body is not JSON: {detail}")]
+    MalformedJson { detail: String },
+    #[error("required parameter {param} is missing")]
+    MissingParameter { param: &'static str },
+    #[error("parameter {param} is not {expected}")]
+    WrongType { param: &'static str, expected: &'static str },
+    #[error("unknown model")]
+    UnknownModel { model: String },
+    #[error("no backend is registered")]
+    NoBackends,
+    #[error("no backend of the model takes requests now")]
+    ModelUnavailable { model: String },
+    #[error("upstream: {0}")]
+    Upstream(#[from] UpstreamError),
+}
+
+/// OpenAI's error object.
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: ErrorObject<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorObject<'a> {
+    message: &'a str,
+    r#type: &'static str,
+    param: Option<&'static str>,
+    code: &'static str,
+}
+
+impl RequestError {
+    /// The answer's status.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::MalformedHeader
+            | Self::InternalHeader { .. }
+            | Self::MalformedJson { .. }
+            | Self::MissingParameter { .. }
+            | Self::WrongType { .. } => StatusCode::BAD_REQUEST,
+            Self::ReadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::UpgradeRequested => StatusCode::NOT_IMPLEMENTED,
+            Self::UnknownPath | Self::UnknownModel { .. } => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodiesExhausted { .. } | Self::NoBackends | Self::ModelUnavailable { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            // Nobody has seen the request: what is missing is capacity, and a retry is safe.
+            Self::Upstream(
+                UpstreamError::ConnectRefused
+                | UpstreamError::ConnectTimeout
+                | UpstreamError::Connect(_),
+            ) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Upstream(UpstreamError::FirstByteTimeout | UpstreamError::IdleTimeout) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            Self::Upstream(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// The stable name that clients branch on.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::MalformedHeader => "malformed_request",
+            Self::ReadTimeout => "request_timeout",
+            Self::UpgradeRequested => "upgrade_not_supported",
+            Self::InternalHeader { .. } => "internal_header",
+            Self::UnknownPath => "unknown_url",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::BodyTooLarge { .. } => "request_too_large",
+            Self::BodiesExhausted { .. } => "overloaded",
+            Self::MalformedJson { .. } => "malformed_json",
+            Self::MissingParameter { .. } => "missing_required_parameter",
+            Self::WrongType { .. } => "invalid_type",
+            Self::UnknownModel { .. } => "model_not_found",
+            Self::NoBackends => "no_backends",
+            Self::ModelUnavailable { .. } => "model_unavailable",
+            Self::Upstream(error) => error.code(),
+        }
+    }
+
+    /// The request's field that is at fault.
+    fn param(&self) -> Option<&'static str> {
+        match self {
+            Self::MissingParameter { param } | Self::WrongType { param, .. } => Some(param),
+            Self::UnknownModel { .. } | Self::ModelUnavailable { .. } => Some("model"),
+            _ => None,
+        }
+    }
+
+    /// The sentence for the client.
+    fn message(&self) -> String {
+        match self {
+            Self::MalformedHeader => "The request header is not valid HTTP.".into(),
+            Self::ReadTimeout => "The request was not received in time.".into(),
+            Self::UpgradeRequested => "Protocol upgrades are not supported here.".into(),
+            Self::InternalHeader { name } => format!("The header {name} is reserved."),
+            Self::UnknownPath => "There is nothing at this URL; the API lives under /v1.".into(),
+            Self::MethodNotAllowed { allow } => format!("This URL takes only {allow}."),
+            Self::BodyTooLarge { limit } => {
+                format!("The request body is larger than {limit} bytes, the most accepted here.")
+            }
+            Self::BodiesExhausted { .. } => {
+                "Too many large requests are being processed; try again shortly.".into()
+            }
+            Self::MalformedJson { detail } => {
+                format!("The request body is not a valid JSON object: {detail}.")
+            }
+            Self::MissingParameter { param } => format!("The parameter '{param}' is required."),
+            Self::WrongType { param, expected } => {
+                format!("The parameter '{param}' must be {expected}.")
+            }
+            Self::UnknownModel { model } => {
+                format!(
+                    "The model '{model}' does not exist here; GET /v1/models lists those that do."
+                )
+            }
+            Self::NoBackends => "No backend is available yet; try again shortly.".into(),
+            Self::ModelUnavailable { model } => {
+                format!("The model '{model}' takes no requests at the moment; try again shortly.")
+            }
+            Self::Upstream(error) => error.message().into(),
+        }
+    }
+
+    /// Whose doing it is, in OpenAI's words.
+    fn kind(&self) -> &'static str {
+        if self.status().is_server_error() { "server_error" } else { "invalid_request_error" }
+    }
+
+    /// For the `retry-after` header, in seconds, where capacity is what is missing.
+    pub(crate) fn retry_after_s(&self) -> Option<u32> {
+        (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_S)
+    }
+
+    /// For the `allow` header.
+    pub(crate) fn allow(&self) -> Option<&'static str> {
+        match self {
+            Self::MethodNotAllowed { allow } => Some(allow),
+            _ => None,
+        }
+    }
+
+    /// `{"error":{"message","type","param","code"}}`.
+    pub(crate) fn body(&self) -> Bytes {
+        let error = ErrorObject {
+            message: &self.message(),
+            r#type: self.kind(),
+            param: self.param(),
+            code: self.code(),
+        };
+        // Four strings: the serialiser has nothing to fail on.
+        serde_json::to_vec(&ErrorBody { error }).unwrap_or_default().into()
+    }
+
+    /// The same object as a server-sent event, for a stream whose status is already out.
+    pub(crate) fn event(&self) -> Bytes {
+        [b"data: ".as_slice(), &self.body(), b"\n\n"].concat().into()
+    }
+}
+
+/// Why a request's journey ended before its answer was complete.
+#[derive(Debug)]
+pub(crate) enum Interruption {
+    /// An answer is due: the client is there and has seen nothing yet.
+    Refused(RequestError),
+    /// The client went away.
+    ClientGone,
+    /// The backend was lost after its header had gone to the client: only closing the connection
+    /// can still say so.
+    Truncated(RequestError),
+    /// The same, and an event of the stream has told the client.
+    Told(RequestError),
+}
+
+impl<E: Into<RequestError>> From<E> for Interruption {
+    fn from(error: E) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_openais_shape() {
+        let body = RequestError::UnknownModel { model: "a\"b".into() }.body();
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(body["error"]["code"], "model_not_found");
+        assert_eq!(body["error"]["param"], "model");
+        assert_eq!(body["error"]["type"], "invalid_request_error");
+        assert!(body["error"]["message"].as_str().expect("text").contains("a\"b"));
+    }
+
+    #[test]
+    fn only_missing_capacity_asks_to_wait() {
+        assert!(RequestError::NoBackends.retry_after_s().is_some());
+        assert!(RequestError::UnknownPath.retry_after_s().is_none());
+        assert!(RequestError::from(UpstreamError::FirstByteTimeout).retry_after_s().is_none());
+    }
+
+    #[test]
+    fn an_inner_error_is_not_shown_to_the_client() {
+        let inner = std::io::Error::other("10.1.2.3:9999 exploded");
+        let error = RequestError::from(UpstreamError::Connect(inner));
+        assert!(error.to_string().contains("10.1.2.3"), "the log has it");
+        let body = String::from_utf8(error.body().to_vec()).expect("UTF-8");
+        assert!(!body.contains("10.1.2.3"), "the client has not: {body}");
+    }
+}

@@ -1,0 +1,142 @@
+//! Which header fields pass, in each direction, pure.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+/// Brings a lease's token to its backend.
+pub(crate) const TOKEN: &str = "x-inferno-token";
+/// Names a request in every log it passes.
+pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Header fields between proxy and backend. A client may neither send nor see them.
+const INTERNAL_PREFIX: &str = "x-inferno-";
+
+/// Fields that concern one connection (RFC 9110 §7.6.1), whether `connection` names them or not.
+static HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Fields of a request that stay here: the client's credentials, for they are for the proxy alone;
+/// what the proxy writes itself; and `accept-encoding`, for events are read on their way.
+static NOT_FOR_BACKENDS: [HeaderName; 8] = [
+    header::AUTHORIZATION,
+    header::COOKIE,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::EXPECT,
+    header::ACCEPT_ENCODING,
+];
+
+/// The name of an internal field in a client's request, if there is one.
+pub(crate) fn internal(headers: &HeaderMap) -> Option<&HeaderName> {
+    headers.keys().find(|name| name.as_str().starts_with(INTERNAL_PREFIX))
+}
+
+/// What of a client's header goes to a backend, and the id of the request.
+pub(crate) fn to_backend<'a>(
+    headers: &'a HeaderMap,
+    request_id: &'a HeaderValue,
+) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
+    let named = named_by_connection(headers);
+    let stays = |name| NOT_FOR_BACKENDS.contains(name) || *name == REQUEST_ID;
+    let passing =
+        headers.iter().filter(move |(name, _)| !stays(name) && !is_hop_by_hop(name, &named));
+    passing.chain([(&REQUEST_ID, request_id)])
+}
+
+/// What of a backend's header goes to the client, and the id of the request. The length stays: it
+/// is told anew where the body keeps it.
+pub(crate) fn to_client(headers: &HeaderMap, request_id: &HeaderValue) -> HeaderMap {
+    let named = named_by_connection(headers);
+    let stays = |name: &HeaderName| {
+        name.as_str().starts_with(INTERNAL_PREFIX) || *name == header::CONTENT_LENGTH
+    };
+    let mut out = HeaderMap::with_capacity(headers.len() + 4);
+    for (name, value) in headers {
+        if !stays(name) && !is_hop_by_hop(name, &named) {
+            out.append(name, value.clone());
+        }
+    }
+    out.insert(&REQUEST_ID, request_id.clone());
+    out
+}
+
+fn is_hop_by_hop(name: &HeaderName, named: &[&[u8]]) -> bool {
+    HOP_BY_HOP.contains(name)
+        || named.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
+}
+
+fn named_by_connection(headers: &HeaderMap) -> Vec<&[u8]> {
+    let values = headers.get_all(header::CONNECTION).iter();
+    values
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let fields = fields
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        fields.collect()
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn neither_credentials_nor_connection_fields_reach_a_backend() {
+        let headers = map(&[
+            ("authorization", "Bearer sk-1"),
+            ("x-api-key", "sk-1"),
+            ("cookie", "a=b"),
+            ("connection", "X-Hop, close"),
+            ("x-hop", "1"),
+            ("transfer-encoding", "chunked"),
+            ("host", "h"),
+            ("content-type", "application/json"),
+            ("traceparent", "00-1"),
+            ("x-request-id", "../../bad"),
+        ]);
+        let id = HeaderValue::from_static("id-1");
+        let out = to_backend(&headers, &id).map(|(name, value)| (name.clone(), value.clone()));
+        let out: HeaderMap = out.collect();
+        assert_eq!(names(&out), ["content-type", "traceparent", "x-request-id"]);
+        assert_eq!(out["x-request-id"], "id-1");
+    }
+
+    #[test]
+    fn neither_internal_nor_connection_fields_reach_a_client() {
+        let headers = map(&[
+            ("x-inferno-step", "9"),
+            ("connection", "close"),
+            ("content-length", "3"),
+            ("content-type", "application/json"),
+            ("x-request-id", "theirs"),
+        ]);
+        let out = to_client(&headers, &HeaderValue::from_static("ours"));
+        assert_eq!(names(&out), ["content-type", "x-request-id"]);
+        assert_eq!(out["x-request-id"], "ours");
+    }
+
+    #[test]
+    fn an_internal_field_is_found() {
+        assert!(internal(&map(&[("accept", "x"), ("x-inferno-token", "t")])).is_some());
+        assert!(internal(&map(&[("accept", "x")])).is_none());
+    }
+}

@@ -1,0 +1,35 @@
+//! Inferno's gateway: OpenAI-compatible requests in, one ready backend out, its answer back.
+//!
+//! It is an app of our own over `pingora_core`: Pingora listens, validates and frames what clients
+//! send (HTTP/1 and h2c), and everything between a request and its answer is here. Pingora's
+//! `ProxyHttp` is not used, because routing by the model in a body needs the whole body, of any size.
+//!
+//! It is *not* where backends register (that is `inferno_shared`, on the operations port), and it
+//! keeps no state that a restart would miss: who serves what is read from the membership's snapshot.
+//! It runs no inference, and it rewrites neither requests nor answers.
+
+#![forbid(unsafe_code)]
+
+mod app;
+mod body;
+mod dispatch;
+mod downstream;
+mod drain;
+mod envelope;
+mod error;
+mod exchange;
+mod headers;
+mod metrics;
+mod models;
+mod relay;
+mod request_id;
+mod route;
+mod routing;
+mod run;
+mod server;
+mod stream;
+mod upstream;
+
+pub use routing::Fleet;
+pub use run::{ProxyError, RunningProxy, run_blocking, start};
+pub use server::{TrafficError, TrafficServer};

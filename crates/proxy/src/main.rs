@@ -1,0 +1,16 @@
+//! `inferno-proxy`: the gateway.
+
+use clap::Parser;
+use inferno_shared::service::{self, ServiceArgs};
+
+/// Inferno's gateway: OpenAI-compatible traffic to backends that registered themselves.
+#[derive(Parser)]
+#[command(name = "inferno-proxy", version)]
+struct Args {
+    #[command(flatten)]
+    service: ServiceArgs,
+}
+
+fn main() -> anyhow::Result<()> {
+    Ok(service::run(&Args::parse().service, inferno_proxy::run_blocking)?)
+}

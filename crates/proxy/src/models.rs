@@ -1,0 +1,88 @@
+//! `/v1/models`: the union of what the live backends serve.
+
+use crate::error::RequestError;
+use bytes::Bytes;
+use inferno_shared::membership::Snapshot;
+use serde::Serialize;
+
+/// OpenAI's list object.
+#[derive(Serialize)]
+struct List<'a> {
+    object: &'static str,
+    data: Vec<Model<'a>>,
+}
+
+/// OpenAI's model object.
+#[derive(Clone, Copy, Serialize)]
+struct Model<'a> {
+    id: &'a str,
+    object: &'static str,
+    /// Unix seconds: since when the longest-lived of its backends runs.
+    created: u64,
+    owned_by: &'static str,
+}
+
+/// The answer to `path`, `/v1/models` or `/v1/models/{id}`.
+pub(crate) fn answer(path: &str, members: &Snapshot) -> Result<Bytes, RequestError> {
+    let models = models(members);
+    let body = match path.strip_prefix("/v1/models/") {
+        None => serde_json::to_vec(&List { object: "list", data: models }),
+        Some(id) => {
+            let id = percent_decode(id);
+            let found = models.iter().find(|model| model.id.as_bytes() == id);
+            let unknown =
+                || RequestError::UnknownModel { model: String::from_utf8_lossy(&id).into_owned() };
+            serde_json::to_vec(found.ok_or_else(unknown)?)
+        }
+    };
+    // Strings and numbers: the serialiser has nothing to fail on.
+    Ok(body.unwrap_or_default().into())
+}
+
+fn models(members: &Snapshot) -> Vec<Model<'_>> {
+    let model = |id| {
+        let serving = members.members().filter(|node| node.serves(id));
+        let created = serving.map(|node| node.generation.0 / 1000).min().unwrap_or(0);
+        Model { id, object: "model", created, owned_by: "inferno" }
+    };
+    members.models().into_iter().map(|found| model(found.id.as_str())).collect()
+}
+
+/// RFC 3986 §2.1. What is not an escape stays as it is.
+fn percent_decode(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let escaped =
+            (first == b'%').then(|| after.first_chunk::<2>()).flatten().and_then(hex_pair);
+        out.push(escaped.unwrap_or(first));
+        rest = if escaped.is_some() { &after[2..] } else { after };
+    }
+    out
+}
+
+fn hex_pair(digits: &[u8; 2]) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    Some(digit(digits[0])? << 4 | digit(digits[1])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_may_come_escaped() {
+        assert_eq!(percent_decode("org%2Fname%20x"), b"org/name x");
+        for odd in ["100%", "%zz", "%2", "a/b"] {
+            assert_eq!(percent_decode(odd), odd.as_bytes());
+        }
+    }
+
+    #[test]
+    fn nobody_serves_nothing() {
+        let body = answer("/v1/models", &Snapshot::default()).expect("a list");
+        assert_eq!(body, r#"{"object":"list","data":[]}"#);
+        let error = answer("/v1/models/a%2Fb", &Snapshot::default()).expect_err("unknown");
+        assert!(matches!(error, RequestError::UnknownModel { model } if model == "a/b"));
+    }
+}

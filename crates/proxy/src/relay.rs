@@ -1,0 +1,96 @@
+//! A backend's answer on its way to the client, piece by piece.
+
+use crate::{
+    downstream::Client,
+    error::{Interruption, RequestError},
+    stream::{COMMENT, EventSplitter},
+    upstream::Response,
+};
+use bytes::Bytes;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+/// How often a client that sent a FIN in mid-stream is asked whether it still reads. Two of these
+/// are the longest that one that left can hold its slot.
+const PROBE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Passes on a body that is not an event stream, adding its bytes to `sent`. The backend may be
+/// silent for `patience`.
+///
+/// If the backend is lost, closing the connection is the only way to say so.
+pub(crate) async fn body(
+    client: &mut Client,
+    response: &mut Response,
+    patience: Duration,
+    sent: &mut u64,
+) -> Result<(), Interruption> {
+    loop {
+        let piece = tokio::select! {
+            biased;
+            piece = response.next(Instant::now() + patience) => piece,
+            () = client.gone() => return Err(Interruption::ClientGone),
+        };
+        let Some(piece) = piece.map_err(|error| Interruption::Truncated(error.into()))? else {
+            return Ok(());
+        };
+        *sent += piece.len() as u64;
+        client.write(piece).await?;
+    }
+}
+
+/// Passes on an event stream, each event as soon as it is whole, adding its bytes to `sent`. The
+/// backend may be silent for `patience`.
+///
+/// If the backend is lost, an event says so and the stream ends without `[DONE]`.
+///
+/// A client's FIN may mean that it has gone, or only that it has nothing more to say. Comments find
+/// out: what has gone answers them with a reset, and then the next write fails.
+pub(crate) async fn events(
+    client: &mut Client,
+    response: &mut Response,
+    patience: Duration,
+    sent: &mut u64,
+) -> Result<(), Interruption> {
+    let mut splitter = EventSplitter::default();
+    let mut probe = interval(PROBE_INTERVAL);
+    probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut deadline = Instant::now() + patience;
+    loop {
+        let half_closed = client.may_still_read();
+        let piece = tokio::select! {
+            biased;
+            piece = response.next(deadline) => piece,
+            () = client.gone(), if !half_closed => {
+                if client.may_still_read() { continue } else { return Err(Interruption::ClientGone) }
+            }
+            _ = probe.tick(), if half_closed => {
+                client.write(Bytes::from_static(COMMENT)).await?;
+                continue;
+            }
+        };
+        deadline = Instant::now() + patience;
+        let ended = matches!(piece, Ok(None));
+        let events = piece.and_then(|piece| match piece {
+            Some(piece) => Ok(splitter.push(piece)?),
+            None => Ok(splitter.finish()),
+        });
+        match events {
+            Ok(events) => {
+                *sent += events.len() as u64;
+                client.write(events).await?;
+            }
+            Err(error) => return Err(lost(client, error.into()).await),
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+/// Ends a stream with an event that tells why.
+async fn lost(client: &mut Client, error: RequestError) -> Interruption {
+    match client.write(error.event()).await {
+        Ok(()) => Interruption::Told(error),
+        Err(gone) => gone.into(),
+    }
+}

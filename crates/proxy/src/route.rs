@@ -1,0 +1,109 @@
+//! What a request asks for, told from its method and path, pure.
+
+use crate::error::RequestError;
+use http::Method;
+
+/// An endpoint. Its [`Self::label`] is the only thing of a path that reaches logs and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// `/v1/chat/completions`
+    Chat,
+    /// `/v1/completions`
+    Completions,
+    /// `/v1/embeddings`
+    Embeddings,
+    /// `/v1/rerank`
+    Rerank,
+    /// `/v1/tokenize`
+    Tokenize,
+    /// Any other path under `/v1`: for the model's backend to judge.
+    Passthrough,
+    /// `/v1/models`, and `/v1/models/{id}`.
+    Models,
+    /// Anything else.
+    Unknown,
+}
+
+impl Route {
+    /// Which endpoint `path` is.
+    pub(crate) fn of(path: &str) -> Self {
+        match path.strip_prefix("/v1/") {
+            Some("chat/completions") => Self::Chat,
+            Some("completions") => Self::Completions,
+            Some("embeddings") => Self::Embeddings,
+            Some("rerank") => Self::Rerank,
+            Some("tokenize") => Self::Tokenize,
+            Some("models") => Self::Models,
+            Some(rest) if rest.starts_with("models/") => Self::Models,
+            Some(rest) if !rest.is_empty() => Self::Passthrough,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Refuses a method that the endpoint does not have.
+    pub(crate) fn check(self, method: &Method) -> Result<(), RequestError> {
+        let (allowed, allow) = match self {
+            Self::Unknown => return Err(RequestError::UnknownPath),
+            Self::Models => (matches!(*method, Method::GET | Method::HEAD), "GET, HEAD"),
+            // Without a body there is no model, and without a model nobody to ask.
+            Self::Passthrough if *method == Method::GET => return Err(RequestError::UnknownPath),
+            _ => (*method == Method::POST, "POST"),
+        };
+        if allowed { Ok(()) } else { Err(RequestError::MethodNotAllowed { allow }) }
+    }
+
+    /// Asking twice is asking once, but for the time it takes: generation changes nothing on a
+    /// backend. What an endpoint that we do not know does, nobody told us.
+    pub(crate) fn is_replayable(self) -> bool {
+        !matches!(self, Self::Passthrough | Self::Unknown)
+    }
+
+    /// The value of the metrics' `route` label.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Chat => "chat_completions",
+            Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
+            Self::Rerank => "rerank",
+            Self::Tokenize => "tokenize",
+            Self::Passthrough => "passthrough",
+            Self::Models => "models",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_name_endpoints() {
+        for (path, route) in [
+            ("/v1/chat/completions", Route::Chat),
+            ("/v1/chat/completions/", Route::Passthrough),
+            ("/v1/models", Route::Models),
+            ("/v1/models/org/name", Route::Models),
+            ("/v1/audio/speech", Route::Passthrough),
+            ("/v1/", Route::Unknown),
+            ("/v1", Route::Unknown),
+            ("/metrics", Route::Unknown),
+            ("/registration", Route::Unknown),
+            ("*", Route::Unknown),
+        ] {
+            assert_eq!(Route::of(path), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn methods_are_checked() {
+        assert!(Route::Chat.check(&Method::POST).is_ok());
+        assert!(matches!(
+            Route::Chat.check(&Method::GET),
+            Err(RequestError::MethodNotAllowed { allow: "POST" })
+        ));
+        assert!(Route::Models.check(&Method::HEAD).is_ok());
+        assert!(Route::Models.check(&Method::POST).is_err());
+        assert!(matches!(Route::Passthrough.check(&Method::GET), Err(RequestError::UnknownPath)));
+    }
+}

@@ -1,0 +1,111 @@
+//! A whole proxy: the traffic port, the operations port, and the registry between them.
+
+use crate::server::{TrafficError, TrafficServer};
+use inferno_shared::{
+    Config, MetricsCollector, OperationsServer,
+    identity::NodeIdentity,
+    operations_server::{OperationsError, Registrations},
+    registration::{
+        registry::Registry,
+        secrets::{SecretError, Secrets},
+    },
+    shutdown,
+    vitals::ServiceState,
+};
+use std::{io, net::SocketAddr, sync::Arc};
+
+/// The name of the service in vitals and logs.
+const SERVICE: &str = "inferno-proxy";
+
+/// Why a proxy did not start, or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The traffic port.
+    #[error(transparent)]
+    Traffic(#[from] TrafficError),
+    /// The operations port.
+    #[error(transparent)]
+    Operations(#[from] OperationsError),
+    /// The registration secrets.
+    #[error(transparent)]
+    Secrets(#[from] SecretError),
+    /// The system refused a runtime or a signal handler.
+    #[error("cannot run: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A proxy that serves.
+#[derive(Debug)]
+pub struct RunningProxy {
+    /// Where clients are served.
+    pub traffic: SocketAddr,
+    /// Where backends register and operators look.
+    pub operations: SocketAddr,
+    traffic_server: TrafficServer,
+    operations_server: OperationsServer,
+    metrics: Arc<MetricsCollector>,
+}
+
+/// Opens both ports of `config` (port 0: any free one) and serves, on the current runtime and a
+/// thread for operations. A proxy without backends is healthy: it answers 503 and waits for them.
+///
+/// # Errors
+/// If a port cannot be had, a secret not be read, or registration would be open to other machines.
+pub async fn start(config: &Config) -> Result<RunningProxy, ProxyError> {
+    let metrics = MetricsCollector::new();
+    let secrets = Secrets::load(&config.registration.secret_files)?;
+    let operations = OperationsServer::new(Arc::clone(&metrics), config.operations.addr);
+    let registry = Registry::new(config, operations.connected_peers());
+    let fleet = Arc::clone(&registry);
+    let traffic_server = TrafficServer::start(&config.proxy, fleet, &metrics)?;
+    let operations_server = operations
+        .with_service(SERVICE, env!("CARGO_PKG_VERSION"))
+        .with_identity(Arc::new(NodeIdentity::new(config)))
+        .with_registrations(Registrations::Taken(Arc::clone(&registry)))
+        .with_secrets(secrets, config.registration.allow_unauthenticated)
+        .with_metrics_enabled(config.operations.enable_metrics)
+        .with_task(registry.run())
+        .start()
+        .await?;
+    metrics.set_state(ServiceState::Ready);
+    let (traffic, operations) = (traffic_server.address(), operations_server.bind_addr());
+    tracing::info!(%traffic, %operations, "proxy ready");
+    Ok(RunningProxy { traffic, operations, traffic_server, operations_server, metrics })
+}
+
+impl RunningProxy {
+    /// Says so in `/health`, stops accepting, lets what runs finish within
+    /// `proxy.drain_timeout_ms`, and ends.
+    pub async fn drain(self) {
+        self.metrics.set_state(ServiceState::Draining);
+        let cut = self.traffic_server.drain().await;
+        if cut > 0 {
+            tracing::warn!(cut, "drain timeout: requests were cut");
+        }
+        self.operations_server.shutdown();
+        tracing::info!("proxy drained");
+    }
+}
+
+/// What both `inferno-proxy` and `inferno proxy` do: serves until SIGTERM or SIGINT, drains, and
+/// returns. A second signal ends the drain at once.
+///
+/// # Errors
+/// Those of [`start`], and if the system refuses a runtime or a signal handler.
+pub fn run_blocking(config: &Config) -> Result<(), ProxyError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let asked_to_stop = shutdown::requested();
+        let proxy = start(config).await?;
+        asked_to_stop.await?;
+        tracing::info!("draining");
+        let asked_again = shutdown::requested();
+        tokio::select! {
+            () = proxy.drain() => Ok(()),
+            again = asked_again => Ok(again?),
+        }
+    });
+    // Idle connections hold tasks that wait for their clients; nothing waits for them.
+    runtime.shutdown_background();
+    outcome
+}

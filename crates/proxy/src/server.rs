@@ -1,0 +1,192 @@
+//! The traffic port: Pingora's accept loop on a listener of ours, on whichever runtime we are.
+//!
+//! Pingora's `Server` is not used. It ends the process when it stops, waits a fixed time whether
+//! or not something runs, and then cuts what does. Its `Service` does neither: it accepts until it
+//! is told to stop, and what it accepted is ours to count.
+
+use crate::{app::Gateway, drain::Drain, routing::Fleet};
+use async_trait::async_trait;
+use inferno_shared::{
+    MetricsCollector,
+    config::ProxyConfig,
+    listener::{self, BindError},
+};
+use pingora_core::{
+    apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp},
+    protocols::{Stream, http::ServerSession},
+    server::{Fds, ListenFds, ShutdownWatch},
+    services::{Service as _, listening::Service},
+};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    os::fd::IntoRawFd,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+
+/// The traffic port could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum TrafficError {
+    /// The address cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The listener does not know its own address.
+    #[error("traffic listener: {0}")]
+    Listener(#[from] io::Error),
+    /// A second gateway in the same collector.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// The open traffic port.
+#[derive(Debug)]
+pub struct TrafficServer {
+    address: SocketAddr,
+    patience: Duration,
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+    drain: Arc<Drain>,
+}
+
+impl TrafficServer {
+    /// Opens `config.listen` (port 0: any free one) and serves requests to `fleet`, on the current
+    /// runtime. What is served is counted in `metrics`.
+    ///
+    /// # Errors
+    /// If the address cannot be had.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn start(
+        config: &ProxyConfig,
+        fleet: Arc<dyn Fleet>,
+        metrics: &Arc<MetricsCollector>,
+    ) -> Result<Self, TrafficError> {
+        let drain = Arc::<Drain>::default();
+        let gateway = Arc::new(Gateway::new(config, fleet, metrics, Arc::clone(&drain))?);
+        let listener = listener::bind(config.listen, "proxy.listen")?;
+        let address = listener.local_addr()?;
+        let (stop, stopping) = watch::channel(false);
+        let front_door = FrontDoor::new(gateway, Duration::from_millis(config.timeouts.idle_ms));
+        let accepting = tokio::spawn(accept(listener, address, front_door, stopping));
+        let patience = Duration::from_millis(config.drain_timeout_ms);
+        Ok(Self { address, patience, stop, accepting, drain })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops accepting, lets what runs finish within `proxy.drain_timeout_ms`, and cuts the rest.
+    /// Returns how many requests were cut.
+    pub async fn drain(self) -> usize {
+        let deadline = Instant::now() + self.patience;
+        self.stop.send_replace(true);
+        if let Err(error) = self.accepting.await {
+            tracing::error!(%error, "the accept loop died");
+        }
+        if timeout_at(deadline, self.drain.idle()).await.is_ok() {
+            return 0;
+        }
+        let cut = self.drain.running();
+        self.drain.cut();
+        self.drain.idle().await;
+        cut
+    }
+}
+
+/// Accepts until `stopping`. Pingora takes the listener as one that a former process left it under
+/// that address, which is how it comes to own a socket that it did not bind.
+async fn accept(
+    listener: TcpListener,
+    address: SocketAddr,
+    front_door: FrontDoor,
+    stopping: ShutdownWatch,
+) {
+    let name = address.to_string();
+    let mut inherited = Fds::new();
+    inherited.add(name.clone(), listener.into_raw_fd());
+    let inherited: ListenFds = Arc::new(inherited.into());
+    let mut service = Service::new("traffic".into(), front_door);
+    service.add_tcp(&name);
+    service.start_service(Some(inherited), stopping, 1).await;
+}
+
+/// What a connection says first decides its protocol.
+///
+/// Pingora looks for the HTTP/2 preface by waiting for its 24 bytes, for ever. Three tell as well,
+/// for no HTTP/1 method begins with `PRI`; and none of it may take longer than an idle connection.
+struct FrontDoor {
+    http1: Arc<Protocol>,
+    http2: Arc<Protocol>,
+    patience: Duration,
+}
+
+impl FrontDoor {
+    fn new(gateway: Arc<Gateway>, patience: Duration) -> Self {
+        let mut options = HttpServerOptions::default();
+        options.h2_idle_timeout = Some(patience);
+        let http1 = Arc::new(Protocol { gateway: Arc::clone(&gateway), options: options.clone() });
+        options.h2c = true;
+        Self { http1, http2: Arc::new(Protocol { gateway, options }), patience }
+    }
+}
+
+/// The HTTP/2 connection preface (RFC 9113 §3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+async fn speaks_http2(stream: &mut Stream) -> io::Result<bool> {
+    let mut first = [0; 3];
+    stream.try_peek(&mut first).await?;
+    if !PREFACE.starts_with(&first) {
+        return Ok(false);
+    }
+    // All of it is here when Pingora looks for it.
+    stream.try_peek(&mut [0; PREFACE.len()]).await
+}
+
+#[async_trait]
+impl ServerApp for FrontDoor {
+    async fn process_new(
+        self: &Arc<Self>,
+        mut stream: Stream,
+        stopping: &ShutdownWatch,
+    ) -> Option<Stream> {
+        let mut stop = stopping.clone();
+        let http2 = tokio::select! {
+            biased;
+            http2 = tokio::time::timeout(self.patience, speaks_http2(&mut stream)) => http2.ok()?.ok()?,
+            _ = stop.wait_for(|stop| *stop) => return None,
+        };
+        let protocol = if http2 { &self.http2 } else { &self.http1 };
+        protocol.process_new(stream, stopping).await
+    }
+}
+
+/// The gateway on connections of one protocol.
+struct Protocol {
+    gateway: Arc<Gateway>,
+    options: HttpServerOptions,
+}
+
+#[async_trait]
+impl HttpServerApp for Protocol {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        stopping: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        self.gateway.serve(session, stopping).await
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+}

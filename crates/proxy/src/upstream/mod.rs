@@ -1,0 +1,110 @@
+//! The wire to a backend: an HTTP/1.1 client of our own.
+//!
+//! [`head`] and [`body`] are pure: bytes in, message parts out. [`connection`] puts them on a socket
+//! and [`pool`] keeps sockets that a finished exchange left usable.
+//!
+//! It is our own because a gateway for generation has to see every piece of an answer as it
+//! arrives, to know exactly whether a byte of it was seen (that decides a retry), and to drop the
+//! socket the moment the client leaves. It speaks HTTP/1.1 over plain TCP and nothing else: no TLS,
+//! no HTTP/2, no request streaming (a request is in memory whole), no trailers.
+
+mod body;
+mod connection;
+mod head;
+mod pool;
+
+pub(crate) use connection::{Connection, OutgoingRequest, Response};
+pub(crate) use head::{CodecError, ResponseHead};
+pub(crate) use pool::{Incarnation, Pool};
+
+use std::io;
+
+/// What went wrong between this proxy and a backend.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    /// Nobody listens at the backend's address.
+    #[error("connection refused")]
+    ConnectRefused,
+    /// No connection within `proxy.timeouts.connect_ms`.
+    #[error("connecting timed out")]
+    ConnectTimeout,
+    /// The system could not connect.
+    #[error("cannot connect: {0}")]
+    Connect(#[source] io::Error),
+    /// The connection ended before the first byte of an answer.
+    #[error("connection closed before an answer: {0}")]
+    Unanswered(#[source] io::Error),
+    /// The connection ended within an answer.
+    #[error("connection closed within the answer: {0}")]
+    Lost(#[source] io::Error),
+    /// No answer within `proxy.timeouts.first_byte_ms`.
+    #[error("no answer in time")]
+    FirstByteTimeout,
+    /// The answer stopped for `proxy.timeouts.idle_ms`.
+    #[error("the answer stalled")]
+    IdleTimeout,
+    /// The answer is not HTTP/1.1 as we accept it.
+    #[error("invalid answer: {0}")]
+    Protocol(#[from] CodecError),
+}
+
+/// What another attempt would risk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// The backend never had the request.
+    Free,
+    /// The backend may have begun on the request, and answered nothing.
+    Replay,
+    /// The backend has it, or has answered: never.
+    No,
+}
+
+impl UpstreamError {
+    /// Whether the same request may go elsewhere.
+    pub(crate) fn retry(&self) -> Retry {
+        match self {
+            Self::ConnectRefused | Self::ConnectTimeout | Self::Connect(_) => Retry::Free,
+            Self::Unanswered(_) => Retry::Replay,
+            Self::Lost(_) | Self::FirstByteTimeout | Self::IdleTimeout | Self::Protocol(_) => {
+                Retry::No
+            }
+        }
+    }
+
+    /// The value of the metric's `kind` label.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::ConnectRefused => "connect_refused",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Connect(_) => "connect",
+            Self::Unanswered(_) => "unanswered",
+            Self::Lost(_) => "lost",
+            Self::FirstByteTimeout => "first_byte_timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::Protocol(_) => "protocol",
+        }
+    }
+
+    /// The code that a client sees.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::ConnectRefused | Self::ConnectTimeout | Self::Connect(_) => "backend_unreachable",
+            Self::Unanswered(_) | Self::Lost(_) => "backend_lost",
+            Self::FirstByteTimeout | Self::IdleTimeout => "backend_timeout",
+            Self::Protocol(_) => "backend_protocol_error",
+        }
+    }
+
+    /// The sentence that a client sees.
+    pub(crate) fn message(&self) -> &'static str {
+        match self.retry() {
+            Retry::Free => "The backend cannot be reached; try again shortly.",
+            Retry::Replay => "The backend was lost before it answered.",
+            Retry::No => match self {
+                Self::Lost(_) => "The backend was lost before the answer was complete.",
+                Self::Protocol(_) => "The backend's answer is not valid.",
+                _ => "The backend did not answer in time.",
+            },
+        }
+    }
+}

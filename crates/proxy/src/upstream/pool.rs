@@ -1,0 +1,93 @@
+//! Idle connections, by incarnation of a backend.
+
+use super::Connection;
+use inferno_shared::membership::{Generation, NodeView, Snapshot};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Most idle connections kept to one incarnation. Beyond what is in flight at once they are waste.
+const IDLE_PER_NODE_MAX: usize = 128;
+/// How long a connection may lie idle. Shorter than servers usually allow, so that it is we who
+/// close it, rather than the backend in the moment we reuse it.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// A backend process: a restarted one is another, and gets no connection of the former.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Incarnation {
+    generation: Generation,
+    address: SocketAddr,
+}
+
+impl From<&NodeView> for Incarnation {
+    fn from(node: &NodeView) -> Self {
+        Self { generation: node.generation, address: node.address }
+    }
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+/// Connections whose last exchange left them usable.
+#[derive(Default)]
+pub(crate) struct Pool {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    idle: HashMap<Incarnation, Vec<Idle>>,
+    /// The membership that `idle` was last compared with.
+    version: u64,
+}
+
+impl Pool {
+    /// The connection to `node` used last, if one is idle and still open.
+    pub(crate) fn take(&self, node: &Incarnation) -> Option<Connection> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let idle = state.idle.get_mut(node)?;
+        while let Some(Idle { connection, since }) = idle.pop() {
+            if now.duration_since(since) < IDLE_MAX && connection.is_quiet() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps `connection` for the next request to `node`.
+    pub(crate) fn put(&self, node: Incarnation, connection: Connection) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let idle = state.idle.entry(node).or_default();
+        // Taken from the back, so the oldest are in front.
+        let stale =
+            idle.iter().take_while(|idle| now.duration_since(idle.since) >= IDLE_MAX).count();
+        idle.drain(..stale);
+        if idle.len() < IDLE_PER_NODE_MAX {
+            idle.push(Idle { connection, since: now });
+        }
+    }
+
+    /// Closes the connections to backends that `members` no longer has.
+    pub(crate) fn retain(&self, members: &Snapshot) {
+        let mut state = self.lock();
+        if state.version == members.version {
+            return;
+        }
+        state.version = members.version;
+        let members: HashSet<_> =
+            members.nodes.iter().map(|node| Incarnation::from(&**node)).collect();
+        state.idle.retain(|incarnation, _| members.contains(incarnation));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere cannot leave a map of sockets half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

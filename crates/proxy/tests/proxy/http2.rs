@@ -1,0 +1,79 @@
+//! HTTP/2 without TLS (h2c by prior knowledge), with hyper as the client.
+
+use super::support::{END, EVENTS, Proxy, ok, within};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, client::conn::http2::SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+pub async fn connect(proxy: &Proxy) -> SendRequest<Full<Bytes>> {
+    let stream = TcpStream::connect(proxy.server.address()).await.unwrap();
+    let (client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+pub fn request(body: String) -> Request<Full<Bytes>> {
+    Request::post("http://proxy/v1/chat/completions").body(Full::new(body.into())).unwrap()
+}
+
+#[tokio::test]
+async fn requests_and_streams_share_one_connection() {
+    let (proxy, backend) = Proxy::with_backend().await;
+    let mut client = connect(&proxy).await;
+    let streaming = client.send_request(request(r#"{"model":"m","stream":true}"#.into()));
+    let (mut streaming_upstream, received) = backend.receive().await;
+    assert_eq!(received.line, "POST /v1/chat/completions HTTP/1.1");
+    streaming_upstream.say(EVENTS).await;
+    let mut stream = within("the head", streaming).await.unwrap().into_body();
+    for event in ["data: 1\n\n", "data: 2\n\n"] {
+        streaming_upstream.say_chunk(event).await;
+        let frame = within("an event", stream.frame()).await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), event);
+    }
+    let big = format!(r#"{{"model":"m","x":"{}"}}"#, "y".repeat(2 << 20));
+    let plain = tokio::spawn(client.send_request(request(big.clone())));
+    let (mut upstream, received) = backend.receive().await;
+    assert_eq!(received.body, big.as_bytes());
+    upstream.say(ok(&big)).await;
+    let answer = within("the answer", plain).await.unwrap().unwrap();
+    assert!(!answer.headers().contains_key("transfer-encoding"));
+    assert_eq!(within("the body", answer.into_body().collect()).await.unwrap().to_bytes(), big);
+    streaming_upstream.say(END).await;
+    assert!(within("the end", stream.collect()).await.unwrap().to_bytes().is_empty());
+    proxy.settled().await;
+    assert_eq!(backend.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_frees_the_backend() {
+    let (proxy, backend) = Proxy::with_backend().await;
+    let mut client = connect(&proxy).await;
+    let streaming =
+        tokio::spawn(client.send_request(request(r#"{"model":"m","stream":true}"#.into())));
+    let (mut upstream, _) = backend.receive().await;
+    upstream.say(EVENTS).await;
+    let stream = within("the head", streaming).await.unwrap().unwrap();
+    drop(stream);
+    assert_eq!(upstream.rest().await, b"");
+    proxy.settled().await;
+    assert_eq!(backend.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn errors_and_heads_have_no_stray_body() {
+    let (proxy, _backend) = Proxy::with_backend().await;
+    let mut client = connect(&proxy).await;
+    let head = Request::head("http://proxy/v1/models").body(Full::default()).unwrap();
+    let answer = within("the head", client.send_request(head)).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(within("the end", answer.into_body().collect()).await.unwrap().to_bytes().is_empty());
+    let answer = within("an error", client.send_request(request("{}".into()))).await.unwrap();
+    assert_eq!(answer.status(), 400);
+    let body = within("its body", answer.into_body().collect()).await.unwrap().to_bytes();
+    assert!(body.starts_with(br#"{"error""#));
+}

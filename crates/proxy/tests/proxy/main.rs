@@ -1,0 +1,16 @@
+//! The traffic port between scripted peers: raw clients on one side, backends that say exact bytes
+//! on the other, and a membership that the test sets. Nothing in here sleeps to wait for something.
+
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod bodies;
+mod cancellation;
+mod draining;
+mod errors;
+mod http;
+mod http2;
+mod limits;
+mod retry;
+mod streaming;
+mod support;
+mod whole;

@@ -1,0 +1,73 @@
+//! What the main functions of proxy and backend have in common: flags, configuration, logging, and
+//! the one-shot health check.
+
+use crate::{
+    config::{Config, ConfigArgs, ConfigError},
+    operations_client, telemetry,
+};
+use nix::sys::signal::{Signal, raise};
+use std::{error::Error, io::Read};
+
+/// The flags of both services, whichever program runs them.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ServiceArgs {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Ask the running service of this configuration whether it is alive, and exit 0 or 1
+    #[arg(long)]
+    pub healthcheck: bool,
+    /// Stop when standard input ends: how `inferno up` makes sure to leave no orphans
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
+}
+
+/// Why a service ended other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The configuration cannot be used.
+    #[error("configuration: {0}")]
+    Config(#[from] ConfigError),
+    /// Logging cannot be set up as configured.
+    #[error("configuration: {0}")]
+    Telemetry(#[from] telemetry::TelemetryError),
+    /// `--healthcheck`: no runtime, or the answer is no.
+    #[error("{0}")]
+    Unhealthy(#[from] operations_client::ClientError),
+    /// The operating system refused something.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The service itself failed.
+    #[error(transparent)]
+    Failed(Box<dyn Error + Send + Sync>),
+}
+
+/// Loads the configuration and runs `serve` until it returns, or answers `--healthcheck`.
+///
+/// # Errors
+/// If the configuration is unusable, the service fails, or the health check is negative.
+pub fn run<E: Error + Send + Sync + 'static>(
+    args: &ServiceArgs,
+    serve: impl FnOnce(&Config) -> Result<(), E>,
+) -> Result<(), ServiceError> {
+    let config = Config::load(&args.config)?;
+    if args.healthcheck {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        return Ok(runtime.block_on(operations_client::healthcheck(config.operations.addr))?);
+    }
+    telemetry::start(&config)?;
+    if args.exit_with_parent {
+        std::thread::Builder::new().name("parent".into()).spawn(stop_when_input_ends)?;
+    }
+    serve(&config).map_err(|error| ServiceError::Failed(Box::new(error)))
+}
+
+/// The parent holds the other end of our standard input and never writes: its end is the parent's
+/// end, however that came. Then we drain as after a SIGTERM.
+fn stop_when_input_ends() {
+    let mut nothing = [0; 64];
+    while let Ok(1..) = std::io::stdin().read(&mut nothing) {}
+    if raise(Signal::SIGTERM).is_err() {
+        std::process::exit(1);
+    }
+}
