@@ -133,7 +133,7 @@ pub async fn start(config: &Config) -> Result<RunningBackend, BackendError> {
     let leases = Leases::start(&announcer, &config.backend.proxies, &operations.connected_peers());
     tracing::info!(
         traffic = %address, operations = %operations.bind_addr(), model = %engine.info().id,
-        load_ms = began.elapsed().as_millis(), "backend ready"
+        load_ms = began.elapsed().as_millis() as u64, "backend ready"
     );
     Ok(RunningBackend {
         traffic: address,

@@ -88,7 +88,7 @@ impl Drop for Exchange {
             duration_ms = millis(duration),
             ttfb_ms = self.first_byte.map(millis),
             bytes = self.bytes,
-            client_gone = self.client_gone,
+            client_gone = self.client_gone.then_some(true),
             error = self.error,
             "request"
         );

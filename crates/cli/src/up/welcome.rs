@@ -15,14 +15,21 @@ pub(super) fn text(address: SocketAddr, operations: SocketAddr, model: &str) -> 
     };
     let chat = flags("http://127.0.0.1:8080", "--url", url.clone());
     let status = flags("127.0.0.1:6100", "--operations", reachable(operations).to_string());
-    let (curl, python) = (curl(&url, model), python(&url, model));
+    let (curl, python, program) = (curl(&url, model), python(&url, model), program());
     let hint = Styled(
         DIM,
         format_args!(
-            "inferno chat{chat} talks to it, inferno status{status} shows the nodes; Python needs `pip install openai`. Ctrl-C stops everything."
+            "{program} chat{chat} talks to it\n{program} status{status} shows the nodes\n\
+             Python needs `pip install openai`. Ctrl-C stops everything."
         ),
     );
     format!("\n{title}\n\n{curl}\n\n{python}\n\n{hint}\n")
+}
+
+/// How this program was called, so that the lines it prints can be pasted too.
+fn program() -> String {
+    let called = std::env::args().next().filter(|called| called.contains('/'));
+    called.unwrap_or_else(|| "inferno".into())
 }
 
 fn curl(url: &str, model: &str) -> String {
@@ -56,8 +63,8 @@ mod tests {
         let text = text(([0, 0, 0, 0], 9000).into(), ([127, 0, 0, 1], 6100).into(), "m-1");
         assert!(text.contains("curl http://127.0.0.1:9000/v1/chat/completions"), "{text}");
         assert!(text.contains(r#"base_url="http://127.0.0.1:9000/v1""#), "{text}");
-        assert!(text.contains("inferno chat --url http://127.0.0.1:9000 talks"), "{text}");
-        assert!(text.contains("inferno status shows"), "{text}");
+        assert!(text.contains(" chat --url http://127.0.0.1:9000 talks"), "{text}");
+        assert!(text.contains(" status shows"), "{text}");
     }
 
     #[test]

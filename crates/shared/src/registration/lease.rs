@@ -156,7 +156,7 @@ impl Keeper {
         match outcome {
             Ok(answer) => lease.held(proxy, &answer, &self.connected),
             Err(error) => {
-                let pause = lease.failed(proxy, &error, &self.connected);
+                let pause = lease.failed(proxy, &error, &self.connected, phase);
                 match outgrown(&error, &self.announcer.identity) {
                     true => Duration::ZERO,
                     false => pause,
@@ -205,19 +205,24 @@ impl Lease {
         jittered(Duration::from_millis(answer.lease_ms / 3))
     }
 
-    /// It did not work: 1, 2, 4, 8 seconds, for ever.
+    /// It did not work: 1, 2, 4, 8 seconds, for ever. Who is leaving anyway makes no noise.
     fn failed(
         &mut self,
         proxy: SocketAddr,
         error: &ClientError,
         connected: &AtomicU32,
+        phase: Phase,
     ) -> Duration {
         if self.instance.take().is_some() {
             connected.fetch_sub(1, Relaxed);
         }
         let pause = backoff(self.failures);
         self.failures = self.failures.saturating_add(1);
-        tracing::warn!(%proxy, %error, retry_s = pause.as_secs(), "registration failed");
+        if phase == Phase::Serving {
+            tracing::warn!(%proxy, %error, retry_s = pause.as_secs(), "registration failed");
+        } else {
+            tracing::debug!(%proxy, %error, "the proxy did not hear that this backend drains");
+        }
         pause
     }
 }
