@@ -1,0 +1,305 @@
+//! The whole engine over the tiny model.
+
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::request::{FinishReason, GenerationEvent, SamplingParams, TokenLogprob};
+use crate::testing::TinyModel;
+use crate::{GenerationError, Message};
+use proptest::prelude::*;
+use sha2::{Digest, Sha256};
+
+/// Bytes of one block of the tiny model's cache: layers, heads, keys and values, head, tokens, f32.
+const BLOCK_BYTES: u64 = 2 * 2 * 2 * 16 * 32 * 4;
+
+fn options() -> EngineOptions {
+    EngineOptions { threads: 2, kv_bytes: Some(64 * BLOCK_BYTES), ..EngineOptions::default() }
+}
+
+fn start(model: &TinyModel, options: EngineOptions) -> Result<Engine, LoadError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    model.write(&path).unwrap();
+    Engine::load(ModelSource { id: "tiny".into(), path, sha256: Some("ab".repeat(32)) }, options)
+}
+
+fn engine(options: EngineOptions) -> Engine {
+    start(&TinyModel::default(), options).unwrap()
+}
+
+fn request(prompt: &[u32], max_tokens: usize) -> GenerationRequest {
+    GenerationRequest {
+        prompt: prompt.to_vec(),
+        max_tokens: Some(max_tokens),
+        logprobs: Some(3),
+        ignore_eos: true,
+        ..GenerationRequest::default()
+    }
+}
+
+/// Everything a client sees of a generation.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Answer {
+    ids: Vec<u32>,
+    text: String,
+    logprobs: Vec<TokenLogprob>,
+    reason: Option<FinishReason>,
+}
+
+fn collect(mut generation: Generation) -> Result<Answer, GenerationError> {
+    let mut answer = Answer::default();
+    while let Some(event) = generation.blocking_next() {
+        match event {
+            GenerationEvent::Token(event) => {
+                answer.ids.extend(event.token_ids);
+                answer.text += &event.text;
+                answer.logprobs.extend(event.logprobs);
+            }
+            GenerationEvent::Finished(finish) => answer.reason = Some(finish.reason),
+            GenerationEvent::Failed(error) => return Err(error),
+        }
+    }
+    Ok(answer)
+}
+
+/// Waits for something that the engine thread does in its own time.
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        thread::yield_now();
+    }
+}
+
+fn idle(engine: &Engine) -> bool {
+    let stats = engine.stats();
+    stats.running() + stats.waiting() + stats.kv_blocks_used() == 0
+}
+
+#[test]
+fn a_generation_has_every_token_once_and_ends() {
+    let engine = engine(options());
+    let answer = collect(engine.submit(request(&[10, 11, 12], 20)).unwrap()).unwrap();
+    assert_eq!((answer.ids.len(), answer.logprobs.len()), (20, 20));
+    assert_eq!(answer.reason, Some(FinishReason::Length));
+    assert!(answer.logprobs.iter().all(|logprob| logprob.top.len() == 3));
+    until("nothing is held", || idle(&engine));
+    assert_eq!(engine.stats().generation_tokens_total(), 20);
+    assert_eq!(engine.stats().prompt_tokens_total(), 3);
+}
+
+#[test]
+fn the_text_is_that_of_the_tokens_less_marks() {
+    let engine = engine(options());
+    let answer = collect(engine.submit(request(&[10, 11], 60)).unwrap()).unwrap();
+    let bytes: Vec<u8> = answer
+        .ids
+        .iter()
+        .filter(|id| **id > 2)
+        .flat_map(|id| engine.inner.tokenizer.bytes(*id).to_vec())
+        .collect();
+    assert_eq!(answer.text, String::from_utf8_lossy(&bytes));
+}
+
+#[test]
+fn a_stop_string_ends_the_answer_before_it() {
+    let engine = engine(options());
+    let mut greedy = request(&[20, 30, 40], 60);
+    greedy.sampling.temperature = 0.0;
+    let whole = collect(engine.submit(greedy.clone()).unwrap()).unwrap();
+    let stop: String = whole.text.chars().skip(3).take(2).collect();
+    greedy.stop = vec![stop.clone()];
+    let stopped = collect(engine.submit(greedy).unwrap()).unwrap();
+    assert_eq!(stopped.text, whole.text[..whole.text.find(&stop).unwrap()]);
+    assert_eq!(stopped.reason, Some(FinishReason::Stop));
+    assert!(whole.ids.starts_with(&stopped.ids), "the tokens of the stop string are reported");
+}
+
+#[test]
+fn an_end_token_ends_the_answer_and_counts() {
+    let engine = engine(options());
+    let mut forced = request(&[5], 10);
+    forced.ignore_eos = false;
+    forced.sampling =
+        SamplingParams { temperature: 0.0, logit_bias: vec![(2, 100.0)], ..Default::default() };
+    let answer = collect(engine.submit(forced.clone()).unwrap()).unwrap();
+    assert_eq!(
+        (answer.ids, answer.text, answer.reason),
+        (vec![2], String::new(), Some(FinishReason::Stop))
+    );
+    forced.ignore_eos = true;
+    let answer = collect(engine.submit(forced).unwrap()).unwrap();
+    assert_eq!((answer.ids, answer.reason), (vec![2; 10], Some(FinishReason::Length)));
+}
+
+#[test]
+fn a_dropped_generation_frees_its_slot_and_blocks() {
+    let engine = engine(EngineOptions { max_concurrency: 1, ..options() });
+    let mut running = engine.submit(request(&[7; 100], 150)).unwrap();
+    let waiting = engine.submit(request(&[8], 10)).unwrap();
+    assert!(matches!(running.blocking_next(), Some(GenerationEvent::Token(_))));
+    drop(waiting);
+    drop(running);
+    until("nothing is held", || idle(&engine));
+    assert!(engine.stats().generation_tokens_total() < 150, "it was cut short");
+    assert!(collect(engine.submit(request(&[9], 5)).unwrap()).is_ok());
+}
+
+#[test]
+fn requests_that_cannot_be_served_are_refused_with_numbers() {
+    let engine = engine(EngineOptions { queue_max: 0, ..options() });
+    let context =
+        |prompt, max_tokens| SubmitError::ContextLength { prompt, max_tokens, context: 256 };
+    assert_eq!(engine.submit(request(&[1; 200], 57)).unwrap_err(), context(200, 57));
+    let open = GenerationRequest { max_tokens: None, ..request(&[1; 256], 1) };
+    assert_eq!(engine.submit(open).unwrap_err(), context(256, 1));
+    assert!(matches!(
+        engine.submit(request(&[], 1)),
+        Err(SubmitError::Parameter { parameter: "prompt", .. })
+    ));
+    assert!(matches!(engine.submit(request(&[70_000], 1)), Err(SubmitError::Parameter { .. })));
+    let mut hot = request(&[1], 1);
+    hot.sampling.temperature = f32::NAN;
+    assert!(matches!(
+        engine.submit(hot),
+        Err(SubmitError::Parameter { parameter: "temperature", .. })
+    ));
+    assert_eq!(engine.submit(request(&[1], 1)).unwrap_err(), SubmitError::QueueFull { limit: 0 });
+}
+
+#[test]
+fn shutdown_ends_what_runs_and_takes_nothing_more() {
+    let engine = engine(options());
+    let mut generation = engine.submit(request(&[7; 50], 200)).unwrap();
+    assert!(generation.blocking_next().is_some());
+    engine.shutdown();
+    assert_eq!(collect(generation), Err(GenerationError::Stopped));
+    assert_eq!(engine.submit(request(&[7], 2)).unwrap_err(), SubmitError::Stopped);
+    assert!(idle(&engine));
+}
+
+#[test]
+fn a_failed_shared_step_ends_the_engine_and_says_so() {
+    let engine = engine(options());
+    // Past the checks, straight to the thread: a token that the embedding does not have.
+    let (sender, events) = tokio::sync::mpsc::channel(4);
+    let (active, _) = Active::new(request(&[1], 1), 1, sender, Instant::now(), engine.inner.level);
+    engine.inner.inbox.send(Command::Generate(Box::new(active), vec![u32::MAX])).unwrap();
+    assert_eq!(collect(Generation { events }), Err(GenerationError::Stopped));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert!(runtime.block_on(engine.failed()).contains("row"));
+}
+
+#[test]
+fn files_that_cannot_be_served_are_refused_by_name() {
+    let refused = |model: &TinyModel| start(model, options()).err().unwrap().to_string();
+    let bert = TinyModel { architecture: "bert".into(), ..TinyModel::default() };
+    assert!(refused(&bert).contains("\"bert\" is not supported"));
+    let partial = TinyModel { without: Some("blk.1.ffn_up.weight".into()), ..TinyModel::default() };
+    assert!(refused(&partial).contains("blk.1.ffn_up.weight is missing"));
+    let missing = ModelSource { id: "x".into(), path: "/nonexistent.gguf".into(), sha256: None };
+    assert!(matches!(Engine::load(missing, options()), Err(LoadError::File { .. })));
+}
+
+#[test]
+fn a_cache_too_small_for_one_sequence_is_refused_with_numbers() {
+    let small = EngineOptions { kv_bytes: Some(7 * BLOCK_BYTES), ..options() };
+    let error = start(&TinyModel::default(), small.clone()).err().unwrap();
+    let LoadError::Memory { needed, available, context, .. } = error else { panic!("{error}") };
+    assert_eq!((needed, available, context), (8 * BLOCK_BYTES, 7 * BLOCK_BYTES, 256));
+    let shorter = EngineOptions { context_max: Some(200), ..small };
+    assert_eq!(start(&TinyModel::default(), shorter).unwrap().info().context_length, 200);
+}
+
+#[test]
+fn chats_need_a_template() {
+    let chat = Chat {
+        messages: vec![Message { role: "user".into(), content: "hello".into(), name: None }],
+        add_generation_prompt: true,
+        created_unix_s: 0,
+    };
+    let with = engine(options());
+    let prompt = with.decode(&with.render_chat(&chat).unwrap());
+    assert_eq!(prompt, "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n");
+    let without =
+        start(&TinyModel { chat_template: None, ..TinyModel::default() }, options()).unwrap();
+    assert!(matches!(without.render_chat(&chat), Err(PromptError::NoTemplate)));
+    assert!(!without.info().has_chat_template);
+}
+
+#[test]
+fn the_fingerprint_comes_from_the_manifest_or_from_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    TinyModel::default().write(&path).unwrap();
+    let hash: [u8; 32] = Sha256::digest(std::fs::read(&path).unwrap()).into();
+    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let source = |sha256| ModelSource { id: "tiny".into(), path: path.clone(), sha256 };
+    let given = Engine::load(source(Some(hex)), options()).unwrap();
+    let hashed = Engine::load(source(None), options()).unwrap();
+    until("the file is hashed", || hashed.fingerprint().is_some());
+    assert_eq!(given.fingerprint(), hashed.fingerprint());
+    let broken = Engine::load(source(Some("123".into())), options());
+    assert!(matches!(broken, Err(LoadError::Hash(_))));
+}
+
+/// Fails when any bit of any logit changes: then raise [`crate::NUMERICS_VERSION`] and put the new value here.
+#[test]
+fn golden_logits() {
+    let engine = engine(options());
+    let mut greedy = request(&[100, 101, 102, 103], 40);
+    greedy.sampling.temperature = 0.0;
+    let answer = collect(engine.submit(greedy).unwrap()).unwrap();
+    let mut hash = Sha256::new();
+    for logprob in &answer.logprobs {
+        for chance in std::iter::once(&logprob.token).chain(&logprob.top) {
+            hash.update(chance.id.to_le_bytes());
+            hash.update(chance.logprob.to_bits().to_le_bytes());
+        }
+    }
+    let digest: [u8; 32] = hash.finalize().into();
+    let start: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!((crate::NUMERICS_VERSION, start.as_str()), (1, "e0dce2f2e02b2899"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// The same request gives the same tokens and the same bits of probability, alone on one thread or among
+    /// neighbours on several, in chunks, with too few blocks for all (so that some are preempted).
+    #[test]
+    fn answers_do_not_depend_on_company(
+        prompts in prop::collection::vec((prop::collection::vec(3u32..260, 1..120), 1..60usize, any::<u64>()), 2..7),
+        threads in 1..4usize,
+        blocks in 8..20u64,
+        max_concurrency in 1..8usize,
+    ) {
+        let requests: Vec<GenerationRequest> = prompts.iter().map(|(prompt, max_tokens, seed)| {
+            let mut request = request(prompt, *max_tokens);
+            request.sampling = SamplingParams { seed: *seed, top_p: 0.9, frequency_penalty: 0.1, ..Default::default() };
+            request
+        }).collect();
+        let alone = engine(EngineOptions { threads: 1, ..options() });
+        let want: Vec<Answer> = requests.iter().map(|request| {
+            collect(alone.submit(request.clone()).unwrap()).unwrap()
+        }).collect();
+        let crowd = engine(EngineOptions { threads, max_concurrency, kv_bytes: Some(blocks * BLOCK_BYTES), ..options() });
+        let generations: Vec<Generation> = requests.iter().map(|request| {
+            crowd.submit(request.clone()).unwrap()
+        }).collect();
+        for (generation, want) in generations.into_iter().zip(want) {
+            prop_assert_eq!(collect(generation).unwrap(), want);
+        }
+        until("nothing is held", || idle(&crowd));
+    }
+}
+
+#[test]
+fn too_few_blocks_for_all_preempt_and_everybody_still_finishes() {
+    let engine = engine(EngineOptions { kv_bytes: Some(8 * BLOCK_BYTES), ..options() });
+    let generations: Vec<_> =
+        (0..6).map(|n| engine.submit(request(&[10 + n; 30], 100)).unwrap()).collect();
+    for generation in generations {
+        assert_eq!(collect(generation).unwrap().ids.len(), 100);
+    }
+    assert!(engine.stats().preemptions_total() > 0);
+}

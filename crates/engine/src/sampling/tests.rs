@@ -1,0 +1,94 @@
+//! Sampling against the definitions, spelled out the slow way.
+
+use super::*;
+use proptest::prelude::*;
+
+const KEY: Key = Key { seed: 7, prompt_index: 0, choice: 0 };
+
+fn sample(logits: &[f32], params: &SamplingParams, position: usize) -> u32 {
+    let mut sampler = Sampler::new(params.clone(), KEY, Level::best());
+    sampler.sample(logits, &History::default(), position).expect("finite")
+}
+
+/// Ids that the definitions of top-k, top-p and min-p keep, from a full sort in double precision.
+fn kept(logits: &[f32], params: &SamplingParams) -> Vec<u32> {
+    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+    ids.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b)));
+    let largest = f64::from(logits[ids[0] as usize]);
+    let chance = |id: u32| (f64::from(logits[id as usize]) - largest).exp();
+    let total: f64 = ids.iter().map(|id| chance(*id)).sum();
+    if params.top_k > 0 {
+        ids.truncate(params.top_k);
+    }
+    ids.retain(|id| chance(*id) >= f64::from(params.min_p));
+    let mut sum = 0.0;
+    let nucleus = ids.iter().position(|id| {
+        sum += chance(*id);
+        sum >= f64::from(params.top_p) * total
+    });
+    ids.truncate(nucleus.map_or(ids.len(), |index| index + 1));
+    ids
+}
+
+#[test]
+fn temperature_zero_takes_the_lowest_of_the_likeliest() {
+    let params = SamplingParams { temperature: 0.0, ..Default::default() };
+    assert_eq!(sample(&[1.0, 3.0, 3.0, 2.0], &params, 0), 1);
+}
+
+#[test]
+fn bias_moves_the_choice() {
+    let params =
+        SamplingParams { temperature: 0.0, logit_bias: vec![(0, 5.0)], ..Default::default() };
+    assert_eq!(sample(&[1.0, 3.0], &params, 0), 0);
+}
+
+#[test]
+fn logits_that_are_not_numbers_are_an_error() {
+    for logits in [[f32::NAN, 1.0], [f32::NEG_INFINITY; 2]] {
+        let mut sampler = Sampler::new(SamplingParams::default(), KEY, Level::best());
+        let outcome = sampler.sample(&logits, &History::default(), 0);
+        assert_eq!(outcome, Err(SamplingError::NotFinite));
+    }
+}
+
+#[test]
+fn draws_follow_the_distribution() {
+    let logits = [0.0f32, (3.0f32).ln(), f32::NEG_INFINITY];
+    let draws = 20_000;
+    let ones = (0..draws).filter(|p| sample(&logits, &SamplingParams::default(), *p) == 1).count();
+    let share = ones as f64 / draws as f64;
+    assert!((share - 0.75).abs() < 0.015, "{share}");
+}
+
+#[test]
+fn a_tiny_temperature_is_as_good_as_zero() {
+    let params = SamplingParams { temperature: 1e-30, ..Default::default() };
+    assert!((0..100).all(|position| sample(&[1.0, 1.5, 1.4], &params, position) == 1));
+}
+
+proptest! {
+    #[test]
+    fn the_likeliest_are_found_without_sorting_all(
+        logits in prop::collection::vec((-40i32..40).prop_map(|x| x as f32 / 4.0), 1..700),
+        count in 0..40usize,
+    ) {
+        let params = SamplingParams { top_k: count, ..Default::default() };
+        let want = if count == 0 { Vec::new() } else { kept(&logits, &params) };
+        prop_assert_eq!(candidates::top(&logits, count, Level::best()), want);
+    }
+
+    #[test]
+    fn every_draw_is_among_those_the_cuts_keep_and_each_kept_can_be_drawn(
+        logits in prop::collection::vec(-6.0f32..6.0, 1..400),
+        top_k in 0..20usize,
+        top_p in 0.05f32..1.0,
+        min_p in 0.0f32..0.3,
+    ) {
+        let params = SamplingParams { top_k, top_p, min_p, ..Default::default() };
+        let want = kept(&logits, &params);
+        for position in 0..30 {
+            prop_assert!(want.contains(&sample(&logits, &params, position)));
+        }
+    }
+}

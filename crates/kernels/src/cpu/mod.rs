@@ -1,0 +1,59 @@
+//! The CPU's operations, one file a family.
+//!
+//! Each public operation is a method of [`Cpu`] in its family's file: it checks shapes, splits rows over
+//! the pool and calls the body's instance for the machine. Matrices are row-major `f32` slices.
+
+mod activation;
+mod attention;
+mod blocks32;
+mod lanes;
+mod level;
+mod matmul;
+mod norm;
+mod rope;
+mod rows;
+mod softmax;
+mod weight;
+
+pub use attention::{BLOCK_TOKENS, KvCache, KvShape, RowPlace};
+pub use level::Level;
+pub use rope::{RopeAngles, RopeLayout};
+pub use weight::{Weight, WeightError};
+
+use crate::ThreadPool;
+
+/// The CPU as a device: its thread pool and the instruction level its kernels run at.
+pub struct Cpu {
+    pool: ThreadPool,
+    level: Level,
+}
+
+impl Cpu {
+    /// A device on which `threads` threads work, at the best level of this machine.
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub fn new(threads: usize) -> std::io::Result<Self> {
+        Self::with_level(threads, Level::best())
+    }
+
+    /// As [`Cpu::new`] at a stated level: the results are the same, which is what tests use it for.
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub fn with_level(threads: usize, level: Level) -> std::io::Result<Self> {
+        Ok(Self { pool: ThreadPool::new(threads)?, level })
+    }
+
+    /// How many threads work on an operation.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// The instruction level in use.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level
+    }
+}
