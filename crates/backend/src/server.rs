@@ -162,7 +162,7 @@ impl Service {
             }
             _ => {
                 let message = "no such endpoint; this backend has /v1/chat/completions, /v1/completions and /v1/models";
-                Err(ApiError::request(StatusCode::NOT_FOUND, "unknown_endpoint", message))
+                Err(ApiError::request(StatusCode::NOT_FOUND, "unknown_url", message))
             }
         }
     }
@@ -224,7 +224,7 @@ impl Service {
         let limit = self.body_bytes_max;
         let too_large = || {
             let message = format!("the body is larger than {limit} bytes");
-            ApiError::request(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+            ApiError::request(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
         };
         let body = Limited::new(request.into_body(), limit).collect();
         match tokio::time::timeout(READ_TIMEOUT, body).await {
@@ -232,13 +232,13 @@ impl Service {
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
             Ok(Err(_)) => Err(ApiError::request(
                 StatusCode::BAD_REQUEST,
-                "broken_body",
+                "malformed_request",
                 "the body ended too early",
             )),
             Err(_) => {
                 let message =
                     format!("the body did not arrive within {} s", READ_TIMEOUT.as_secs());
-                Err(ApiError::request(StatusCode::REQUEST_TIMEOUT, "body_timeout", message))
+                Err(ApiError::request(StatusCode::REQUEST_TIMEOUT, "request_timeout", message))
             }
         }
     }

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use inferno_shared::service::ServiceArgs;
 
-use crate::command::{chat, model, status, up};
+use crate::command::{chat, config, model, status, up};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,6 +37,9 @@ pub(crate) enum Command {
     /// Bring, list and check models
     #[command(subcommand)]
     Model(model::ModelCommand),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Run the proxy in the foreground
     Proxy(ServiceArgs),
     /// Run a backend in the foreground

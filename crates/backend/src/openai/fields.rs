@@ -89,7 +89,7 @@ impl Fields {
 }
 
 fn malformed(message: &str) -> ApiError {
-    ApiError::request(StatusCode::BAD_REQUEST, "invalid_json", message)
+    ApiError::request(StatusCode::BAD_REQUEST, "malformed_json", message)
 }
 
 fn wrong_type(name: &str, error: &serde_json::Error) -> ApiError {
@@ -111,8 +111,8 @@ mod tests {
 
     #[test]
     fn each_mistake_names_its_field() {
-        assert_eq!(Fields::parse(b"[]").expect_err("array").code, "invalid_json");
-        assert_eq!(Fields::parse(b"{").expect_err("cut").code, "invalid_json");
+        assert_eq!(Fields::parse(b"[]").expect_err("array").code, "malformed_json");
+        assert_eq!(Fields::parse(b"{").expect_err("cut").code, "malformed_json");
         let error = fields(r#"{"top_p":"x"}"#).take::<f32>("top_p").expect_err("text");
         assert_eq!((error.code, error.param.as_deref()), ("invalid_type", Some("top_p")));
         let error = fields("{}").require::<String>("model").expect_err("absent");

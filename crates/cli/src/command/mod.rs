@@ -1,6 +1,7 @@
 //! The subcommands: from arguments to an exit code.
 
 pub(crate) mod chat;
+pub(crate) mod config;
 pub(crate) mod model;
 mod service;
 pub(crate) mod status;
@@ -22,6 +23,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Chat(args) => chat::run(args),
         Command::Status(args) => status::run(&args),
         Command::Model(command) => model::run(command),
+        Command::Config(command) => config::run(&command),
         Command::Proxy(args) => service::proxy(&args),
         Command::Backend(args) => service::backend(&args),
     }

@@ -23,8 +23,23 @@ const OLD_OPERATIONS_ADDR: &str = "INFERNO_METRICS_ADDR";
 pub struct Environment {
     /// Values by dotted key.
     pub values: BTreeMap<&'static str, Value>,
+    /// The variable each value came from.
+    pub origins: BTreeMap<&'static str, String>,
     /// What was odd, and no error.
     pub notices: Notices,
+}
+
+/// Reads the `INFERNO_*` variables of this process.
+pub fn read_own() -> Result<Environment, ConfigError> {
+    let ours =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let ours = ours.filter(|(name, _)| name.starts_with("INFERNO_"));
+    let text = |(name, value): (String, std::ffi::OsString)| match value.into_string() {
+        Ok(text) => Ok((name, text)),
+        Err(_) => Err(ConfigError::Value { origin: name, why: "is not valid UTF-8".into() }),
+    };
+    let variables: Vec<_> = ours.map(text).collect::<Result<_, _>>()?;
+    read(variables.into_iter())
 }
 
 /// Reads the `INFERNO_*` variables among `variables`.
@@ -34,9 +49,10 @@ pub fn read(variables: impl Iterator<Item = (String, String)>) -> Result<Environ
     let mut environment = Environment::default();
     for key in KEYS {
         if let Some((variable, text)) = one_of_two(key, &ours)? {
-            let value =
-                parse(key, text).map_err(|why| ConfigError::Value { origin: variable, why })?;
+            let value = parse(key, text)
+                .map_err(|why| ConfigError::Value { origin: variable.clone(), why })?;
             environment.values.insert(key.name, value);
+            environment.origins.insert(key.name, variable);
         }
     }
     read_old_name(&ours, &mut environment)?;
@@ -79,6 +95,7 @@ fn read_old_name(
         let value = parse(key, text)
             .map_err(|why| ConfigError::Value { origin: OLD_OPERATIONS_ADDR.into(), why })?;
         environment.values.entry(key.name).or_insert(value);
+        environment.origins.entry(key.name).or_insert_with(|| OLD_OPERATIONS_ADDR.into());
     }
     Ok(())
 }

@@ -15,6 +15,10 @@ use std::path::{Path, PathBuf};
 /// The files read when neither `--config` nor `INFERNO_CONFIG` names one; both may be absent.
 const DEFAULT_FILES: &[&str] = &["/etc/inferno/inferno.toml", "inferno.toml"];
 
+/// Names of the layers that are no files.
+const ENVIRONMENT: &str = "environment";
+const FLAGS: &str = "--set";
+
 /// The flags that every program of ours takes.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ConfigArgs {
@@ -79,13 +83,21 @@ pub enum ConfigError {
     Layer(#[from] Box<figment::Error>),
 }
 
+/// One key as it takes effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Dotted name.
+    pub name: &'static str,
+    /// Its value, as JSON; none: not set, and without a fixed default.
+    pub value: Option<String>,
+    /// `default`, a file, a variable or `--set`.
+    pub origin: String,
+}
+
 impl Config {
     /// Loads the configuration of this process: files, environment and flags over the defaults.
     pub fn load(args: &ConfigArgs) -> Result<Config, ConfigError> {
-        let environment = env::read(std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }))?;
-        Self::from_layers(args, &environment)
+        Self::from_layers(args, &env::read_own()?)
     }
 
     /// The same, with the environment given.
@@ -93,18 +105,27 @@ impl Config {
         args: &ConfigArgs,
         environment: &env::Environment,
     ) -> Result<Config, ConfigError> {
-        let mut figment = Figment::from(Serialized::defaults(Config::default()));
-        for path in files(args)? {
-            let layer = Figment::from(Toml::file_exact(&path));
-            refuse_unknown_keys(&layer, &path)?;
-            figment = figment.merge(layer);
-        }
-        figment = figment.merge(Layer { name: "environment", values: environment.values.clone() });
-        figment = figment.merge(flags(&args.set)?);
-        let mut config: Config = figment.extract().map_err(Box::new)?;
+        let mut config: Config = layered(args, environment)?.extract().map_err(Box::new)?;
         config.notices = environment.notices.clone();
         config.validate()?;
         Ok(config)
+    }
+
+    /// Every key with its value and where that came from, if the whole is valid.
+    pub fn settings(
+        args: &ConfigArgs,
+        environment: &env::Environment,
+    ) -> Result<Vec<Setting>, ConfigError> {
+        let config = Self::from_layers(args, environment)?;
+        let figment = layered(args, environment)?;
+        let values = serde_json::to_value(&config).unwrap_or_default();
+        let setting = |key: &keys::Key| {
+            let pointer = format!("/{}", key.name.replace('.', "/"));
+            let value = values.pointer(&pointer).filter(|value| !value.is_null());
+            let origin = origin(&figment, key.name, environment);
+            Setting { name: key.name, value: value.map(ToString::to_string), origin }
+        };
+        Ok(KEYS.iter().map(setting).collect())
     }
 
     /// What no type can express.
@@ -131,6 +152,30 @@ impl Config {
     }
 }
 
+/// Defaults, files, environment, flags; later ones win.
+fn layered(args: &ConfigArgs, environment: &env::Environment) -> Result<Figment, ConfigError> {
+    let mut figment = Figment::from(Serialized::defaults(Config::default()));
+    for path in files(args)? {
+        let layer = Figment::from(Toml::file_exact(&path));
+        refuse_unknown_keys(&layer, &path)?;
+        figment = figment.merge(layer);
+    }
+    let environment = Layer { name: ENVIRONMENT, values: environment.values.clone() };
+    Ok(figment.merge(environment).merge(flags(&args.set)?))
+}
+
+/// Where the value of `name` came from, in a word that leads there.
+fn origin(figment: &Figment, name: &str, environment: &env::Environment) -> String {
+    let Some(metadata) = figment.find_metadata(name) else { return "default".into() };
+    let file = metadata.source.as_ref().and_then(figment::Source::file_path);
+    match (file, metadata.name.as_ref()) {
+        (Some(file), _) => file.display().to_string(),
+        (None, ENVIRONMENT) => environment.origins.get(name).cloned().unwrap_or_default(),
+        (None, FLAGS) => FLAGS.into(),
+        (None, _) => "default".into(),
+    }
+}
+
 fn value_error(key: &str, why: &str) -> ConfigError {
     ConfigError::Value { origin: key.into(), why: why.into() }
 }
@@ -150,7 +195,7 @@ fn files(args: &ConfigArgs) -> Result<Vec<PathBuf>, ConfigError> {
 
 /// `--set` flags as a layer.
 fn flags(set: &[String]) -> Result<Layer, ConfigError> {
-    let mut layer = Layer { name: "--set", values: Default::default() };
+    let mut layer = Layer { name: FLAGS, values: Default::default() };
     for pair in set {
         let (name, text) = pair.split_once('=').ok_or_else(|| ConfigError::Set(pair.clone()))?;
         let key = keys::find(name.trim()).ok_or_else(|| unknown_key(name, "--set"))?;

@@ -7,10 +7,12 @@ pub mod env;
 pub mod keys;
 mod layers;
 mod nearest;
+mod reference;
 mod schema;
 mod size;
 
-pub use layers::{ConfigArgs, ConfigError};
+pub use layers::{ConfigArgs, ConfigError, Setting};
+pub use reference::reference;
 pub use schema::{
     BackendConfig, Config, HealthConfig, LogConfig, LogFormat, NodeConfig, Notices,
     OperationsConfig, ProxyConfig, ProxyTimeouts, RegistrationConfig, RoutingConfig, RoutingPolicy,

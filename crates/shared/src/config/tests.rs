@@ -159,3 +159,28 @@ fn sizes_print_as_they_are_written() {
     assert!("1.5GiB".parse::<ByteSize>().is_err() && "".parse::<ByteSize>().is_err());
     assert!("99999999TiB".parse::<ByteSize>().is_err(), "overflow");
 }
+
+#[test]
+fn each_value_says_where_it_came_from() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("inferno.toml");
+    std::fs::write(&path, "[proxy]\ndrain_timeout_ms = 5\nlisten = \"127.0.0.1:1\"")
+        .expect("written");
+    let args = ConfigArgs { config: Some(path.clone()), set: vec!["backend.threads=3".into()] };
+    let environment = env_of(&[
+        ("INFERNO_OPERATIONS_ADDR", "127.0.0.1:7"),
+        ("INFERNO_PROXY__LISTEN", "127.0.0.1:2"),
+    ]);
+    let settings = Config::settings(&args, &environment.expect("read")).expect("valid");
+    let of = |name: &str| {
+        let setting = settings.iter().find(|setting| setting.name == name).expect("a key");
+        (setting.value.clone().unwrap_or_default(), setting.origin.clone())
+    };
+    assert_eq!(of("proxy.drain_timeout_ms").1, path.display().to_string());
+    assert_eq!(of("proxy.listen"), ("\"127.0.0.1:2\"".into(), "INFERNO_PROXY__LISTEN".into()));
+    assert_eq!(of("operations.addr").1, "INFERNO_OPERATIONS_ADDR");
+    assert_eq!(of("backend.threads"), ("3".into(), "--set".into()));
+    assert_eq!(of("health.interval_ms"), ("1000".into(), "default".into()));
+    assert_eq!(of("backend.kv_memory"), (String::new(), "default".into()));
+    assert_eq!(settings.len(), keys::KEYS.len());
+}

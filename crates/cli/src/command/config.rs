@@ -1,0 +1,49 @@
+//! `inferno config`: what is in effect, whether it is valid, and what there is to set.
+
+use crate::console::{self, DIM, Styled};
+use clap::Subcommand;
+use inferno_shared::config::{Config, ConfigArgs, Setting, env, reference};
+use std::process::ExitCode;
+
+/// Look at the configuration
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every key, its effective value, and where that came from
+    Show(ConfigArgs),
+    /// Say whether the configuration is valid, and nothing else
+    Check(ConfigArgs),
+    /// Print the reference of all keys, as Markdown
+    Reference,
+}
+
+pub(crate) fn run(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        ConfigCommand::Show(args) => show(&Config::settings(args, &env::read_own()?)?)?,
+        ConfigCommand::Check(args) => {
+            Config::load(args)?;
+            console::print("the configuration is valid")?;
+        }
+        ConfigCommand::Reference => console::print(reference().trim_end())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(settings: &[Setting]) -> std::io::Result<()> {
+    let value = |setting: &Setting| setting.value.clone().unwrap_or_else(|| "none".into());
+    let names = settings.iter().map(|setting| setting.name.len()).max().unwrap_or_default();
+    let values = settings
+        .iter()
+        .map(|setting| value(setting).len())
+        .filter(|n| *n < 40)
+        .max()
+        .unwrap_or_default();
+    for setting in settings {
+        let origin = Styled(DIM, &setting.origin);
+        console::print(format_args!(
+            "{:<names$}  {:<values$}  {origin}",
+            setting.name,
+            value(setting)
+        ))?;
+    }
+    Ok(())
+}
