@@ -201,6 +201,35 @@ fn files_that_cannot_be_served_are_refused_by_name() {
 }
 
 #[test]
+fn damaged_files_are_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("damaged.gguf");
+    TinyModel::default().write(&path).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let mut number = 0;
+    // A file of its own each time: a file that is mapped must not change.
+    let mut refused = |bytes: &[u8]| {
+        number += 1;
+        let path = folder.path().join(format!("{number}.gguf"));
+        std::fs::write(&path, bytes).unwrap();
+        let source = ModelSource { id: "m".into(), path, sha256: None };
+        let error = Engine::load(source, options()).err().map(|error| error.to_string());
+        assert!(error.as_ref().is_none_or(|error| !error.contains('\n')), "{error:?}");
+        error.is_some()
+    };
+    assert!(refused(b"") && refused(b"GGUF") && refused(&[0xff; 4096]));
+    for cut in (1..whole.len()).step_by(whole.len() / 40) {
+        assert!(refused(&whole[..cut]), "cut at {cut} of {}", whole.len());
+    }
+    // A header full of lies: whatever comes of it, it is an answer and no panic.
+    for at in (8..whole.len().min(4_096)).step_by(61) {
+        let mut lies = whole.clone();
+        lies[at] ^= 0xff;
+        refused(&lies);
+    }
+}
+
+#[test]
 fn a_cache_too_small_for_one_sequence_is_refused_with_numbers() {
     let small = EngineOptions { kv_bytes: Some(7 * BLOCK_BYTES), ..options() };
     let error = start(&TinyModel::default(), small.clone()).err().unwrap();

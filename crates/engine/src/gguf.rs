@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub enum GgufError {
     /// Not a GGUF file, or a damaged one.
     #[error("not a readable GGUF file: {0}")]
-    Format(candle_core::Error),
+    Format(String),
     /// A metadata key is absent.
     #[error("the metadata key {0} is missing")]
     MissingKey(String),
@@ -52,6 +52,14 @@ pub enum GgufError {
     },
 }
 
+/// What candle-core says, without the backtrace that it takes along where backtraces are switched on.
+fn plain(error: &candle_core::Error) -> String {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => plain(inner),
+        other => other.to_string(),
+    }
+}
+
 /// An open GGUF file.
 pub struct GgufFile {
     map: Arc<MappedFile>,
@@ -66,7 +74,8 @@ impl GgufFile {
     /// The outer error when it cannot be mapped, the inner one when it is not GGUF.
     pub fn open(path: &Path) -> std::io::Result<Result<Self, GgufError>> {
         let map = Arc::new(MappedFile::open(path)?);
-        let content = Content::read(&mut Cursor::new(&map[..])).map_err(GgufError::Format);
+        let content = Content::read(&mut Cursor::new(&map[..]))
+            .map_err(|error| GgufError::Format(plain(&error)));
         Ok(content.map(|content| Self { map, content, used: BTreeSet::new() }))
     }
 

@@ -1,6 +1,6 @@
 //! Writing an answer: one JSON object, or a stream of server-sent events.
 
-use super::{chat, completions, errors::ApiError, params::Params, usage};
+use super::{errors::ApiError, params::Params, usage};
 use crate::metrics::{Observed, Observer};
 use bytes::Bytes;
 use inferno_engine::{
@@ -9,13 +9,20 @@ use inferno_engine::{
 use inferno_shared::identity::random_hex;
 use serde_json::{Value, json};
 
-/// Which of the two shapes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// `/v1/chat/completions`
-    Chat,
-    /// `/v1/completions`
-    Text,
+/// What tells one kind of completion from the other on the wire.
+pub trait Shape: Sync + std::fmt::Debug {
+    /// What ids begin with.
+    fn id_prefix(&self) -> &'static str;
+    /// `object` of a whole answer and of an event.
+    fn objects(&self) -> (&'static str, &'static str);
+    /// The request's field that holds the prompt.
+    fn prompt_field(&self) -> &'static str;
+    /// Whether a stream begins with an event of its own.
+    fn has_opening(&self) -> bool;
+    /// One choice of a whole answer.
+    fn choice(&self, text: &str, logprobs: Option<&[TokenLogprob]>, finish: &Finish) -> Value;
+    /// One choice of an event.
+    fn delta(&self, delta: &Delta<'_>) -> Value;
 }
 
 /// What one event tells.
@@ -39,7 +46,7 @@ pub enum Delta<'a> {
 /// A request that was understood: what to generate, and how to write it.
 #[derive(Debug)]
 pub struct Answer {
-    form: Form,
+    shape: &'static dyn Shape,
     params: Params,
     id: String,
     created: u64,
@@ -49,14 +56,15 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// An answer of that form, named and dated.
-    pub fn new(form: Form, params: Params, request: GenerationRequest, created: u64) -> Self {
-        let prefix = match form {
-            Form::Chat => "chatcmpl",
-            Form::Text => "cmpl",
-        };
-        let id = format!("{prefix}-{}", random_hex(12));
-        Self { form, params, id, created, fingerprint: None, request }
+    /// An answer of that shape, named and dated.
+    pub fn new(
+        shape: &'static dyn Shape,
+        params: Params,
+        request: GenerationRequest,
+        created: u64,
+    ) -> Self {
+        let id = format!("{}-{}", shape.id_prefix(), random_hex(12));
+        Self { shape, params, id, created, fingerprint: None, request }
     }
 
     /// Signs the answer with the engine's fingerprint.
@@ -69,8 +77,8 @@ impl Answer {
     /// Why the engine did not take the request, in terms of the client's fields.
     pub fn refusal(&self, error: SubmitError) -> ApiError {
         let mut refusal = ApiError::from(error);
-        if refusal.code == "context_length_exceeded" && self.form == Form::Text {
-            refusal.param = Some("prompt".into());
+        if refusal.code == "context_length_exceeded" {
+            refusal.param = Some(self.shape.prompt_field().into());
         }
         refusal
     }
@@ -107,11 +115,8 @@ impl Answer {
 
     fn object(&self, text: &str, logprobs: &[TokenLogprob], finish: &Finish) -> Bytes {
         let logprobs = self.request.logprobs.map(|_| logprobs);
-        let (object, choice) = match self.form {
-            Form::Chat => ("chat.completion", chat::choice(text, logprobs, finish)),
-            Form::Text => ("text_completion", completions::choice(text, logprobs, finish)),
-        };
-        let mut answer = self.envelope(object, &[choice]);
+        let choice = self.shape.choice(text, logprobs, finish);
+        let mut answer = self.envelope(self.shape.objects().0, &[choice]);
         answer["usage"] = usage(finish);
         answer.to_string().into()
     }
@@ -130,11 +135,7 @@ impl Answer {
 
     /// One event with one choice.
     fn event(&self, delta: &Delta<'_>) -> Bytes {
-        let (object, choice) = match self.form {
-            Form::Chat => ("chat.completion.chunk", chat::delta(delta)),
-            Form::Text => ("text_completion", completions::delta(delta)),
-        };
-        let mut chunk = self.envelope(object, &[choice]);
+        let mut chunk = self.envelope(self.shape.objects().1, &[self.shape.delta(delta)]);
         if self.params.include_usage {
             chunk["usage"] = Value::Null;
         }
@@ -143,11 +144,7 @@ impl Answer {
 
     /// The event that carries the usage and no choice.
     fn usage_event(&self, finish: &Finish) -> Bytes {
-        let object = match self.form {
-            Form::Chat => "chat.completion.chunk",
-            Form::Text => "text_completion",
-        };
-        let mut chunk = self.envelope(object, &[]);
+        let mut chunk = self.envelope(self.shape.objects().1, &[]);
         chunk["usage"] = usage(finish);
         event(&chunk.to_string())
     }
@@ -179,7 +176,7 @@ impl Stream {
         if self.ended {
             return None;
         }
-        if !self.opened && self.answer.form == Form::Chat {
+        if !self.opened && self.answer.shape.has_opening() {
             self.opened = true;
             return Some(self.answer.event(&Delta::Opening));
         }

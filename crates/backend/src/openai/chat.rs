@@ -1,7 +1,7 @@
 //! `POST /v1/chat/completions`.
 
 use super::{
-    answer::{Answer, Delta, Form},
+    answer::{Answer, Delta, Shape},
     errors::ApiError,
     fields::Fields,
     params::{self, Params},
@@ -69,7 +69,7 @@ pub fn prepare(engine: &Engine, mut fields: Fields, created: u64) -> Result<Answ
     let chat = Chat { messages, add_generation_prompt: true, created_unix_s: created };
     let prompt = engine.render_chat(&chat)?;
     let request = params.request(prompt, limit, logprobs);
-    Ok(Answer::new(Form::Chat, params, request, created))
+    Ok(Answer::new(&ChatShape, params, request, created))
 }
 
 /// `max_completion_tokens`, or its old name.
@@ -162,26 +162,46 @@ fn join_parts(parts: Vec<Part>, at: &str) -> Result<String, ApiError> {
         .collect()
 }
 
-/// One choice of a whole answer.
-pub fn choice(text: &str, logprobs: Option<&[TokenLogprob]>, finish: &Finish) -> Value {
-    json!({
-        "index": 0,
-        "message": { "role": "assistant", "content": text, "refusal": null },
-        "logprobs": logprobs.map(logprobs_json),
-        "finish_reason": super::finish_reason(finish),
-    })
-}
+/// A conversation on the wire.
+#[derive(Debug)]
+struct ChatShape;
 
-/// One choice of an event.
-pub fn delta(delta: &Delta<'_>) -> Value {
-    let (content, logprobs, finish) = match delta {
-        Delta::Opening => (json!({ "role": "assistant", "content": "" }), None, None),
-        Delta::Text { text, logprobs, .. } => {
-            (json!({ "content": text }), logprobs.map(logprobs_json), None)
-        }
-        Delta::End(finish) => (json!({}), None, Some(super::finish_reason(finish))),
-    };
-    json!({ "index": 0, "delta": content, "logprobs": logprobs, "finish_reason": finish })
+impl Shape for ChatShape {
+    fn id_prefix(&self) -> &'static str {
+        "chatcmpl"
+    }
+
+    fn objects(&self) -> (&'static str, &'static str) {
+        ("chat.completion", "chat.completion.chunk")
+    }
+
+    fn prompt_field(&self) -> &'static str {
+        "messages"
+    }
+
+    fn has_opening(&self) -> bool {
+        true
+    }
+
+    fn choice(&self, text: &str, logprobs: Option<&[TokenLogprob]>, finish: &Finish) -> Value {
+        json!({
+            "index": 0,
+            "message": { "role": "assistant", "content": text, "refusal": null },
+            "logprobs": logprobs.map(logprobs_json),
+            "finish_reason": super::finish_reason(finish),
+        })
+    }
+
+    fn delta(&self, delta: &Delta<'_>) -> Value {
+        let (content, logprobs, finish) = match delta {
+            Delta::Opening => (json!({ "role": "assistant", "content": "" }), None, None),
+            Delta::Text { text, logprobs, .. } => {
+                (json!({ "content": text }), logprobs.map(logprobs_json), None)
+            }
+            Delta::End(finish) => (json!({}), None, Some(super::finish_reason(finish))),
+        };
+        json!({ "index": 0, "delta": content, "logprobs": logprobs, "finish_reason": finish })
+    }
 }
 
 fn logprobs_json(logprobs: &[TokenLogprob]) -> Value {

@@ -1,7 +1,7 @@
 //! `POST /v1/completions`: text in, text out, without a template.
 
 use super::{
-    answer::{Answer, Delta, Form},
+    answer::{Answer, Delta, Shape},
     errors::ApiError,
     fields::Fields,
     params::{self, Params},
@@ -43,7 +43,7 @@ pub fn prepare(engine: &Engine, mut fields: Fields, created: u64) -> Result<Answ
     super::require_model(engine, &params.model)?;
     let prompt = read_prompt(engine, prompt)?;
     let request = params.request(prompt, Some(max_tokens), logprobs);
-    Ok(Answer::new(Form::Text, params, request, created))
+    Ok(Answer::new(&TextShape, params, request, created))
 }
 
 fn read_prompt(engine: &Engine, prompt: Prompt) -> Result<Vec<u32>, ApiError> {
@@ -73,26 +73,46 @@ fn read_prompt(engine: &Engine, prompt: Prompt) -> Result<Vec<u32>, ApiError> {
     }
 }
 
-/// One choice of a whole answer.
-pub fn choice(text: &str, logprobs: Option<&[TokenLogprob]>, finish: &Finish) -> Value {
-    json!({
-        "index": 0,
-        "text": text,
-        "logprobs": logprobs.map(|logprobs| logprobs_json(logprobs, 0)),
-        "finish_reason": super::finish_reason(finish),
-    })
-}
+/// Plain text on the wire.
+#[derive(Debug)]
+struct TextShape;
 
-/// One choice of an event.
-pub fn delta(delta: &Delta<'_>) -> Value {
-    let (text, logprobs, finish) = match delta {
-        Delta::Opening => ("", None, None),
-        Delta::Text { text, logprobs, offset } => {
-            (*text, logprobs.map(|l| logprobs_json(l, *offset)), None)
-        }
-        Delta::End(finish) => ("", None, Some(super::finish_reason(finish))),
-    };
-    json!({ "index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish })
+impl Shape for TextShape {
+    fn id_prefix(&self) -> &'static str {
+        "cmpl"
+    }
+
+    fn objects(&self) -> (&'static str, &'static str) {
+        ("text_completion", "text_completion")
+    }
+
+    fn prompt_field(&self) -> &'static str {
+        "prompt"
+    }
+
+    fn has_opening(&self) -> bool {
+        false
+    }
+
+    fn choice(&self, text: &str, logprobs: Option<&[TokenLogprob]>, finish: &Finish) -> Value {
+        json!({
+            "index": 0,
+            "text": text,
+            "logprobs": logprobs.map(|logprobs| logprobs_json(logprobs, 0)),
+            "finish_reason": super::finish_reason(finish),
+        })
+    }
+
+    fn delta(&self, delta: &Delta<'_>) -> Value {
+        let (text, logprobs, finish) = match delta {
+            Delta::Opening => ("", None, None),
+            Delta::Text { text, logprobs, offset } => {
+                (*text, logprobs.map(|l| logprobs_json(l, *offset)), None)
+            }
+            Delta::End(finish) => ("", None, Some(super::finish_reason(finish))),
+        };
+        json!({ "index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish })
+    }
 }
 
 /// OpenAI's older form: parallel arrays; `offset` is where the first token's text begins, in characters.
