@@ -25,6 +25,10 @@ fn free_address() -> SocketAddr {
 
 impl Up {
     fn start(backends: &str) -> Self {
+        Self::start_with(backends, &[])
+    }
+
+    fn start_with(backends: &str, settings: &[&str]) -> Self {
         model_path();
         let (listen, operations) = (free_address().to_string(), free_address().to_string());
         let mut command = command(&[
@@ -39,6 +43,9 @@ impl Up {
             "--operations",
             &operations,
         ]);
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
         command.stdout(Stdio::piped()).stdin(Stdio::null());
         let mut process = Process::start("up", command);
         let events = process.stdout().lines();
@@ -215,4 +222,32 @@ async fn chat_and_status_work_against_it() {
     let nobody =
         command(&["status", "--operations", &free_address().to_string()]).output().expect("runs");
     assert_eq!(nobody.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_registration_secret_is_used_by_everyone_who_needs_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("secret");
+    std::fs::write(&file, "0123\n").expect("written");
+    let setting = format!("registration.secret_files={}", file.display());
+    let mut up = Up::start_with("1", &[&setting]);
+    let ready = up.event("ready");
+    let operations = address(&ready, "operations").to_string();
+    let status = |more: &[&str]| {
+        let mut arguments = vec!["status", "--operations", &operations];
+        arguments.extend(more);
+        command(&arguments).output().expect("runs")
+    };
+    let without = status(&[]);
+    let said = String::from_utf8_lossy(&without.stderr);
+    assert!(!without.status.success() && said.contains("registration.secret_files"), "{said}");
+    let with = status(&["--set", &setting]);
+    assert!(String::from_utf8_lossy(&with.stdout).contains("backend-1"));
+    let peers = Client::new().get(address(&ready, "operations"), "/peers").await;
+    assert_eq!(peers.status, 401);
+    let said = up.process.log();
+    assert!(
+        !said.contains("0123\"") && !said.contains(" 0123"),
+        "the secret is in the log: {said}"
+    );
 }

@@ -252,20 +252,29 @@ impl RunningBackend {
 pub fn run_blocking(config: &Config) -> Result<(), BackendError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
-        let stop = shutdown::requested();
-        let backend = start(config).await?;
-        tokio::select! {
-            stopped = stop => stopped?,
-            why = backend.failed() => return Err(BackendError::EngineFailed(why)),
+    let outcome = runtime.block_on(live(config));
+    // A model still being loaded or a name server that does not answer holds nobody up.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn live(config: &Config) -> Result<(), BackendError> {
+    let stop = shutdown::requested();
+    tokio::pin!(stop);
+    let backend = tokio::select! {
+        started = start(config) => started?,
+        stopped = &mut stop => return Ok(stopped?),
+    };
+    tokio::select! {
+        stopped = &mut stop => stopped?,
+        why = backend.failed() => return Err(BackendError::EngineFailed(why)),
+    }
+    tokio::select! {
+        () = backend.drain() => Ok(()),
+        again = shutdown::requested() => {
+            again?;
+            tracing::warn!("ended during the drain by a second signal");
+            Ok(())
         }
-        tokio::select! {
-            () = backend.drain() => Ok(()),
-            again = shutdown::requested() => {
-                again?;
-                tracing::warn!("ended during the drain by a second signal");
-                Ok(())
-            }
-        }
-    })
+    }
 }

@@ -190,9 +190,14 @@ impl Service {
         created: u64,
         prepare: fn(&Engine, Fields, u64) -> Result<Answer, ApiError>,
     ) -> Result<Response<Body>, ApiError> {
-        let guard = self.collector.request_started();
+        let mut guard = self.collector.request_started();
         let body = self.read(request).await?;
-        let (answer, generation) = self.submit(body, created, prepare).await?;
+        let submitted = self.submit(body, created, prepare).await;
+        if submitted.as_ref().is_err_and(|error| error.status == StatusCode::INTERNAL_SERVER_ERROR)
+        {
+            guard.failed();
+        }
+        let (answer, generation) = submitted?;
         let observer = self.metrics.observe(guard);
         if answer.streams() {
             return Ok(event_stream(Stream::new(answer, generation, observer)));

@@ -107,8 +107,14 @@ impl Answer {
                     observer.saw(Observed::Finish(&finish));
                     return Ok(self.object(&text, &logprobs, &finish));
                 }
-                Some(GenerationEvent::Failed(error)) => return Err(error.into()),
-                None => return Err(ApiError::internal()),
+                Some(GenerationEvent::Failed(error)) => {
+                    observer.saw(Observed::Failure);
+                    return Err(error.into());
+                }
+                None => {
+                    observer.saw(Observed::Failure);
+                    return Err(ApiError::internal());
+                }
             }
         }
     }

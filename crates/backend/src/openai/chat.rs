@@ -17,7 +17,7 @@ const TOP_LOGPROBS_MAX: usize = 20;
 
 /// One message as clients write it.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with `role` and `content`")]
 struct WireMessage {
     role: String,
     #[serde(default)]
@@ -50,6 +50,9 @@ struct Part {
     kind: String,
     #[serde(default)]
     text: Option<String>,
+    /// What parts of other types hold; in a text part it would be ignored.
+    #[serde(flatten)]
+    rest: serde_json::Map<String, Value>,
 }
 
 /// Reads a chat request.
@@ -151,7 +154,7 @@ fn join_parts(parts: Vec<Part>, at: &str) -> Result<String, ApiError> {
     parts
         .into_iter()
         .map(|part| match part {
-            Part { kind, text: Some(text) } if kind == "text" => Ok(text),
+            Part { kind, text: Some(text), rest } if kind == "text" && rest.is_empty() => Ok(text),
             Part { kind, .. } => {
                 let message = format!(
                     "content parts of type `{kind}` are not supported; this model reads text"

@@ -93,7 +93,23 @@ fn malformed(message: &str) -> ApiError {
 }
 
 fn wrong_type(name: &str, error: &serde_json::Error) -> ApiError {
-    ApiError::invalid("invalid_type", name, format!("`{name}`: {error}"))
+    ApiError::invalid("invalid_type", name, format!("`{name}` must be {}", expectation(error)))
+}
+
+/// What serde wanted, without what it found: that may be somebody's prompt.
+fn expectation(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    // What was found stands before; the last `expected` is serde's, whatever the value held.
+    let wanted = text.rsplit_once("expected ").map(|(_, wanted)| wanted);
+    match wanted {
+        Some("i64" | "u64" | "usize" | "u32") => "a whole number".into(),
+        Some("f32" | "f64") => "a number".into(),
+        Some(wanted) => wanted.into(),
+        None if text.starts_with("missing field") => format!("complete: {text}"),
+        // Our own words for types of several forms.
+        None if text.starts_with("a ") || text.starts_with("an ") => text,
+        None => "of another form".into(),
+    }
 }
 
 /// An empty array or object.
@@ -120,6 +136,20 @@ mod tests {
             (error.code, error.param.as_deref()),
             ("missing_required_parameter", Some("model"))
         );
+    }
+
+    #[test]
+    fn nothing_that_a_client_wrote_is_quoted() {
+        let secret = "canary, expected everywhere";
+        for (value, wanted) in [
+            (serde_json::json!(secret), "a sequence"),
+            (serde_json::json!([secret]), "a whole number"),
+            (serde_json::json!({ secret: secret }), "a sequence"),
+        ] {
+            let mut fields = Fields(Map::from_iter([("prompt".to_owned(), value)]));
+            let error = fields.take::<Vec<u32>>("prompt").expect_err("wrong").message;
+            assert!(!error.contains("canary") && error.contains(wanted), "{error}");
+        }
     }
 
     #[test]

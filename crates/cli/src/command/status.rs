@@ -6,11 +6,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anstyle::Style;
-use anyhow::Context;
 use inferno_shared::NodeVitals;
+use inferno_shared::config::{Config, ConfigArgs};
 use inferno_shared::membership::NodeState;
-use inferno_shared::operations_client::OperationsClient;
-use inferno_shared::registration::wire::{Peer, Peers};
+use inferno_shared::operations_client::{ClientError, OperationsClient};
+use inferno_shared::registration::{
+    secrets::Secrets,
+    wire::{Peer, Peers},
+};
 
 use super::runtime;
 use crate::console::{BAD, BOLD, DIM, GOOD, Styled, WARN, harmless, print};
@@ -21,33 +24,48 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The arguments of `status`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArgs {
-    /// The proxy's operations address
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6100")]
-    operations: SocketAddr,
+    /// The proxy's operations address [default: operations.addr of the configuration]
+    #[arg(long, value_name = "ADDR")]
+    operations: Option<SocketAddr>,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let (vitals, peers) = runtime()?.block_on(ask(args.operations)).with_context(|| {
-        format!(
-            "no proxy answers at {}: is it running (`inferno up`), and is this its operations address (--operations)?",
-            args.operations
-        )
-    })?;
+    let config = Config::load(&args.config)?;
+    let operations = args.operations.unwrap_or(config.operations.addr);
+    let secrets = Secrets::load(&config.registration.secret_files)?;
+    let asked = runtime()?.block_on(ask(operations, &secrets));
+    let (vitals, peers) = asked.map_err(|error| explain(error, operations))?;
     if args.json {
         print(serde_json::json!({ "proxy": vitals, "peers": peers.peers }))?;
     } else {
-        print(headline(args.operations, &vitals))?;
+        print(headline(operations, &vitals))?;
         print(table(&peers.peers))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn ask(proxy: SocketAddr) -> anyhow::Result<(NodeVitals, Peers)> {
+async fn ask(proxy: SocketAddr, secrets: &Secrets) -> Result<(NodeVitals, Peers), ClientError> {
     let client = OperationsClient::new(PATIENCE);
-    Ok(tokio::try_join!(client.vitals(proxy), client.peers(proxy, None))?)
+    tokio::try_join!(client.vitals(proxy), client.peers(proxy, secrets.first()))
+}
+
+/// What to look at, by what went wrong.
+fn explain(error: ClientError, operations: SocketAddr) -> anyhow::Error {
+    let what = match &error {
+        ClientError::Answer { status, .. } if *status == http::StatusCode::UNAUTHORIZED => format!(
+            "the proxy at {operations} wants its registration secret: --set registration.secret_files=FILE"
+        ),
+        ClientError::Refused | ClientError::Timeout(_) | ClientError::Connection(_) => format!(
+            "no proxy answers at {operations}: is it running (`inferno up`), and is this its operations address (--operations)?"
+        ),
+        _ => format!("{operations} does not answer like a proxy's operations server"),
+    };
+    anyhow::Error::new(error).context(what)
 }
 
 fn headline(operations: SocketAddr, proxy: &NodeVitals) -> String {

@@ -9,6 +9,7 @@ use clap::builder::RangedU64ValueParser;
 use inferno_engine::catalogue;
 use inferno_engine::store::{ModelStore, ResolvedModel, StoreError};
 use inferno_shared::config::{Config, ConfigArgs, LogFormat};
+use inferno_shared::registration::secrets::Secrets;
 use inferno_shared::resources::allowed_cores;
 use tokio::task::LocalSet;
 
@@ -50,6 +51,7 @@ pub(crate) fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let listen = args.listen.unwrap_or(config.proxy.listen);
     let operations = args.operations.unwrap_or(config.operations.addr);
     let (listen, operations) = free_addresses(listen, operations)?;
+    let secrets = Secrets::load(&config.registration.secret_files)?;
     let model = args.model.unwrap_or_else(|| config.backend.model.clone());
     let resolved = resolve(&model, &reporter)?;
     let cores = allowed_cores().max(1.0) as usize;
@@ -62,6 +64,7 @@ pub(crate) fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         backends,
         threads: args.threads.or(config.backend.threads).unwrap_or((cores / backends).max(1)),
         config: args.config,
+        secrets,
         human_logs: !args.json && config.log.format == LogFormat::Auto,
     };
     let drain = config.proxy.drain_timeout_ms.max(config.backend.drain_timeout_ms);

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use anyhow::Context;
 use inferno_shared::config::ConfigArgs;
 use inferno_shared::listener;
+use inferno_shared::registration::secrets::Secrets;
 
 /// An installation on this machine.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) threads: usize,
     /// The user's own `--config` and `--set`, handed on.
     pub(crate) config: ConfigArgs,
+    /// To ask the proxy for its members.
+    pub(crate) secrets: Secrets,
     /// Log lines for people instead of JSON.
     pub(crate) human_logs: bool,
 }
@@ -124,6 +127,7 @@ mod tests {
             backends: 2,
             threads: 3,
             config: ConfigArgs { config: None, set: vec!["backend.queue_max=7".to_owned()] },
+            secrets: Secrets::default(),
             human_logs: false,
         }
     }

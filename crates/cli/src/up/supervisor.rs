@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use inferno_shared::operations_client::OperationsClient;
-use inferno_shared::registration::wire::Peer;
+use inferno_shared::registration::{secrets::Secrets, wire::Peer};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, Receiver, UnboundedSender};
 use tokio::sync::watch;
@@ -50,7 +50,7 @@ pub(crate) async fn supervise(
 ) -> anyhow::Result<Ended> {
     let mut stops = StopSignals::new().context("cannot listen to signals")?;
     let (exits, mut exit_inbox) = mpsc::unbounded_channel();
-    let (unsettled, mut peers) = watch_peers(reachable(plan.operations));
+    let (unsettled, mut peers) = watch_peers(reachable(plan.operations), plan.secrets.clone());
     let mut supervisor = Supervisor::new(plan, reporter, exits)?;
     let mut deadline = None;
     loop {
@@ -227,7 +227,7 @@ impl StopSignals {
 }
 
 /// Asks the proxy for its members for as long as the sender says that something is not ready yet.
-fn watch_peers(proxy: SocketAddr) -> (watch::Sender<bool>, Receiver<Vec<Peer>>) {
+fn watch_peers(proxy: SocketAddr, secrets: Secrets) -> (watch::Sender<bool>, Receiver<Vec<Peer>>) {
     let (unsettled, mut wanted) = watch::channel(true);
     // One at most waits: an older answer would tell of processes that are no more.
     let (sender, receiver) = mpsc::channel(1);
@@ -235,7 +235,7 @@ fn watch_peers(proxy: SocketAddr) -> (watch::Sender<bool>, Receiver<Vec<Peer>>) 
         let client = OperationsClient::new(PROBE_TIMEOUT);
         while wanted.wait_for(|wanted| *wanted).await.is_ok() {
             // Until it listens, it cannot be asked: that is no news.
-            if let Ok(members) = client.peers(proxy, None).await
+            if let Ok(members) = client.peers(proxy, secrets.first()).await
                 && sender.send(members.peers).await.is_err()
             {
                 break;

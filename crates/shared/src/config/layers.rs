@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 /// The files read when neither `--config` nor `INFERNO_CONFIG` names one; both may be absent.
 const DEFAULT_FILES: &[&str] = &["/etc/inferno/inferno.toml", "inferno.toml"];
 
+/// A shorter lease would be renewed without end.
+const LEASE_MS_MIN: u64 = 1_000;
+
 /// Names of the layers that are no files.
 const ENVIRONMENT: &str = "environment";
 const FLAGS: &str = "--set";
@@ -131,9 +134,12 @@ impl Config {
     /// What no type can express.
     fn validate(&self) -> Result<(), ConfigError> {
         let positive: &[(&str, u64)] = &[
-            ("registration.lease_ms", self.registration.lease_ms),
             ("health.interval_ms", self.health.interval_ms),
             ("health.timeout_ms", self.health.timeout_ms),
+            ("proxy.timeouts.connect_ms", self.proxy.timeouts.connect_ms),
+            ("proxy.timeouts.first_byte_ms", self.proxy.timeouts.first_byte_ms),
+            ("proxy.timeouts.idle_ms", self.proxy.timeouts.idle_ms),
+            ("proxy.timeouts.request_read_ms", self.proxy.timeouts.request_read_ms),
             ("backend.max_concurrency", self.backend.max_concurrency as u64),
             ("backend.threads", self.backend.threads.unwrap_or(1) as u64),
             ("backend.context_max", self.backend.context_max.unwrap_or(1) as u64),
@@ -142,6 +148,10 @@ impl Config {
             if *value == 0 {
                 return Err(value_error(name, "must be greater than 0"));
             }
+        }
+        if self.registration.lease_ms < LEASE_MS_MIN {
+            let why = format!("must be at least {LEASE_MS_MIN}");
+            return Err(value_error("registration.lease_ms", &why));
         }
         if let Some(id) = &self.node.id
             && !crate::registration::wire::is_valid_id(id)

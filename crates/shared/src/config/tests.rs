@@ -105,6 +105,8 @@ fn wrong_values_name_their_origin() {
         error(&[("INFERNO_PROXY__ROUTING__POLICY", "best")], &[], None).contains("round_robin")
     );
     assert!(error(&[], &["health.interval_ms=0"], None).contains("health.interval_ms"));
+    assert!(error(&[], &["proxy.timeouts.idle_ms=0"], None).contains("proxy.timeouts.idle_ms"));
+    assert!(error(&[], &["registration.lease_ms=2"], None).contains("at least 1000"));
     assert!(error(&[], &["node.id=a b"], None).contains("node.id"));
     assert!(error(&[], &["proxy.body_bytes_max=big"], None).contains("16MiB"));
 }

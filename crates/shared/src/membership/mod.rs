@@ -139,12 +139,15 @@ pub struct Membership {
     rules: Rules,
     nodes: BTreeMap<String, Node>,
     version: u64,
+    /// Reported loads that no version shows yet: every check brings one, so they are shown together,
+    /// once a tick.
+    loads_changed: bool,
 }
 
 impl Membership {
     /// Nobody yet.
     pub fn new(rules: Rules) -> Self {
-        Self { rules, nodes: BTreeMap::new(), version: 0 }
+        Self { rules, nodes: BTreeMap::new(), version: 0, loads_changed: false }
     }
 
     /// A node registered or renewed.
@@ -238,7 +241,8 @@ impl Membership {
                 node.out(forget_at);
             }
         }
-        self.version += u64::from(before != (node.state, node.reported));
+        self.version += u64::from(before.0 != node.state);
+        self.loads_changed |= before.1 != node.reported;
     }
 
     /// The data path could not connect: the node is out until a check passes again.
@@ -246,7 +250,7 @@ impl Membership {
         self.checked(now, id, generation, Check::Refused);
     }
 
-    /// Time passed: leases end, the gone are forgotten.
+    /// Time passed: leases end, the gone are forgotten, reported loads are shown.
     pub fn tick(&mut self, now: Time) {
         let forget_at = now + self.rules.retention;
         for node in self.nodes.values_mut().filter(|node| node.lease_until <= now) {
@@ -254,7 +258,8 @@ impl Membership {
         }
         let before = self.nodes.len();
         self.nodes.retain(|_, node| node.forget_at.is_none_or(|at| now < at));
-        self.version += u64::from(before != self.nodes.len());
+        let changed = before != self.nodes.len() || std::mem::take(&mut self.loads_changed);
+        self.version += u64::from(changed);
     }
 
     /// Who is to be checked: everyone whose lease holds, the gone among them, for they may return.
@@ -298,7 +303,8 @@ impl Node {
     fn judge(&self, announcement: &Announcement) -> Result<Generation, Conflict> {
         let same_place = announcement.address == self.announcement.address
             && announcement.operations == self.announcement.operations;
-        let alive = matches!(self.state, NodeState::Ready | NodeState::Draining);
+        let alive =
+            matches!(self.state, NodeState::Ready | NodeState::Suspect | NodeState::Draining);
         let generation = match announcement.generation {
             Some(generation) => generation,
             None if same_place => self.generation,

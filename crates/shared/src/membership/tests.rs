@@ -137,7 +137,10 @@ fn an_id_cannot_be_taken_from_a_node_that_is_alive() {
     let thief = membership.register(at(1), announce("a", 90, 6));
     assert_eq!(thief, Err(Conflict::IdInUse { holder: ([127, 0, 0, 1], 80).into() }));
     membership.checked(at(2), "a", Generation(5), Check::Missed);
-    assert_eq!(membership.register(at(2), announce("a", 90, 6)), Ok(Accepted::Registered));
+    assert!(membership.register(at(2), announce("a", 90, 6)).is_err(), "one miss is not its end");
+    membership.checked(at(3), "a", Generation(5), Check::Missed);
+    membership.checked(at(4), "a", Generation(5), Check::Missed);
+    assert_eq!(membership.register(at(4), announce("a", 90, 6)), Ok(Accepted::Registered));
 }
 
 #[test]
@@ -162,6 +165,19 @@ fn draining_takes_no_new_requests_and_leaving_is_final() {
     assert!(membership.leave(at(3), "a", Some(Generation(5))));
     assert_eq!(state(&membership, "a"), Some(NodeState::Gone));
     assert_eq!(membership.to_check(at(3)).count(), 0);
+}
+
+#[test]
+fn reported_loads_are_shown_together_once_a_tick() {
+    let mut membership = with_ready_a();
+    let version = membership.version();
+    let load = ReportedLoad { queue_depth: 7, ..ReportedLoad::default() };
+    let busy = Check::Passed { ready: true, draining: false, load };
+    membership.checked(at(1), "a", Generation(5), busy);
+    assert_eq!(membership.version(), version, "nothing to publish yet");
+    membership.tick(at(2));
+    assert!(membership.version() > version);
+    assert_eq!(membership.snapshot().nodes[0].reported.queue_depth, 7);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::{
     membership::{ModelRef, NodeState, Token},
     operations_client::{ClientError, OperationsClient},
 };
+use futures_util::future::join_all;
 use std::{
     collections::HashMap,
     fmt,
@@ -19,10 +20,12 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 /// Longest pause between two tries.
 const BACKOFF_MAX: Duration = Duration::from_secs(8);
+/// However short a proxy's lease, we do not renew more often.
+const RENEWAL_MIN: Duration = Duration::from_millis(100);
 /// How long one registration may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -91,10 +94,14 @@ impl Leases {
         self.phase.send_replace(Phase::Draining);
     }
 
-    /// Tells every proxy goodbye; waits until they heard it, or could not be reached.
+    /// Tells every proxy goodbye; waits until they heard it, or could not be reached in time.
     pub async fn leave(mut self) {
         self.phase.send_replace(Phase::Leaving);
-        while self.tasks.join_next().await.is_some() {}
+        let told = async { while self.tasks.join_next().await.is_some() {} };
+        // An announcement under way, then the goodbye itself.
+        if tokio::time::timeout(2 * TIMEOUT, told).await.is_err() {
+            tracing::debug!("not every proxy heard the goodbye; the leases will end by themselves");
+        }
     }
 }
 
@@ -108,83 +115,104 @@ struct Keeper {
 }
 
 /// What is known of one proxy.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lease {
     /// The proxy's incarnation, while it holds a lease of ours.
     instance: Option<String>,
     failures: u32,
+    /// When to announce ourselves again.
+    due: Instant,
 }
 
 impl Keeper {
     async fn run(mut self, mut phase: watch::Receiver<Phase>) {
+        let mut announced = Phase::Serving;
         loop {
             let now = *phase.borrow_and_update();
             if now == Phase::Leaving {
                 return self.leave().await;
             }
-            let pause = self.announce(now).await;
+            // Every proxy hears of a new phase at once; otherwise each in its own time.
+            let everyone = now != announced;
+            announced = now;
+            self.resolve().await;
+            self.announce(now, everyone).await;
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep_until(self.next_due()) => {}
                 _ = phase.changed() => {}
             }
         }
     }
 
-    /// Registers with every address; returns when to do so again.
-    async fn announce(&mut self, phase: Phase) -> Duration {
+    /// The addresses behind the name now. While it does not resolve, the known ones stay: a name
+    /// server's failure must not cost a healthy node its lease.
+    async fn resolve(&mut self) {
         let addresses: Vec<SocketAddr> = match tokio::net::lookup_host(&self.proxy).await {
             Ok(found) => found.collect(),
             Err(error) => {
                 tracing::warn!(proxy = %self.proxy, %error, "the proxy's name does not resolve");
-                return BACKOFF_MAX.min(Duration::from_secs(1));
+                return;
             }
         };
-        self.forget_others(&addresses);
-        let mut pause = BACKOFF_MAX;
-        for address in addresses {
-            pause = pause.min(self.announce_to(address, phase).await);
-        }
-        pause
-    }
-
-    async fn announce_to(&mut self, proxy: SocketAddr, phase: Phase) -> Duration {
-        let known = self.proxies.entry(proxy).or_default().instance.is_some();
-        let registration = self.announcer.registration(proxy, phase, known);
-        let secret = self.announcer.secrets.first();
-        let outcome = self.client.register(proxy, &registration, secret).await;
-        let lease = self.proxies.entry(proxy).or_default();
-        match outcome {
-            Ok(answer) => lease.held(proxy, &answer, &self.connected),
-            Err(error) => {
-                let pause = lease.failed(proxy, &error, &self.connected, phase);
-                match outgrown(&error, &self.announcer.identity) {
-                    true => Duration::ZERO,
-                    false => pause,
-                }
-            }
-        }
-    }
-
-    /// A name that no longer leads to an address ends our interest in it.
-    fn forget_others(&mut self, addresses: &[SocketAddr]) {
-        let connected = &self.connected;
         self.proxies.retain(|address, lease| {
             let keep = addresses.contains(address);
             if !keep && lease.instance.is_some() {
-                connected.fetch_sub(1, Relaxed);
+                self.connected.fetch_sub(1, Relaxed);
             }
             keep
         });
+        for address in addresses {
+            self.proxies.entry(address).or_insert_with(|| Lease {
+                instance: None,
+                failures: 0,
+                due: Instant::now(),
+            });
+        }
+    }
+
+    /// Registers with every proxy whose time has come, side by side: one that does not answer
+    /// delays none that does.
+    async fn announce(&mut self, phase: Phase, everyone: bool) {
+        let now = Instant::now();
+        let due = self.proxies.iter().filter(|(_, lease)| everyone || lease.due <= now);
+        let announcements = due.map(|(proxy, lease)| {
+            let registration = self.announcer.registration(*proxy, phase, lease.instance.is_some());
+            let (client, announcer) = (&self.client, &self.announcer);
+            async move {
+                let secret = announcer.secrets.first();
+                (*proxy, client.register(*proxy, &registration, secret).await)
+            }
+        });
+        for (proxy, outcome) in join_all(announcements).await {
+            let Some(lease) = self.proxies.get_mut(&proxy) else { continue };
+            let pause = match outcome {
+                Ok(answer) => lease.held(proxy, &answer, &self.connected),
+                Err(error) => {
+                    let outgrown = outgrown(&error, &self.announcer.identity);
+                    let pause = lease.failed(proxy, &error, &self.connected, phase);
+                    // Once: two processes that outgrow each other must not do so in a hot loop.
+                    if outgrown && lease.failures == 1 { Duration::ZERO } else { pause }
+                }
+            };
+            lease.due = Instant::now() + pause;
+        }
+    }
+
+    /// When to look again: a name without addresses is asked again after the shortest pause.
+    fn next_due(&self) -> Instant {
+        let earliest = self.proxies.values().map(|lease| lease.due).min();
+        earliest.unwrap_or_else(|| Instant::now() + backoff(0))
     }
 
     async fn leave(self) {
         let identity = &self.announcer.identity;
-        for (proxy, lease) in &self.proxies {
-            if lease.instance.is_none() {
-                continue;
-            }
-            let secret = self.announcer.secrets.first();
-            let left = self.client.leave(*proxy, &identity.id, identity.generation(), secret).await;
+        let secret = self.announcer.secrets.first();
+        let held = self.proxies.iter().filter(|(_, lease)| lease.instance.is_some());
+        let goodbyes = held.map(|(proxy, _)| async {
+            let generation = identity.generation();
+            (*proxy, self.client.leave(*proxy, &identity.id, generation, secret).await)
+        });
+        for (proxy, left) in join_all(goodbyes).await {
             if let Err(error) = left {
                 tracing::debug!(%proxy, %error, "could not say goodbye; the lease will end by itself");
             }
@@ -202,7 +230,7 @@ impl Lease {
             connected.fetch_add(1, Relaxed);
         }
         self.failures = 0;
-        jittered(Duration::from_millis(answer.lease_ms / 3))
+        jittered(Duration::from_millis(answer.lease_ms / 3).max(RENEWAL_MIN))
     }
 
     /// It did not work: 1, 2, 4, 8 seconds, for ever. Who is leaving anyway makes no noise.
@@ -347,5 +375,56 @@ mod tests {
             let pause = jittered(third);
             assert!(pause >= third.mul_f64(0.9) && pause <= third.mul_f64(1.1), "{pause:?}");
         }
+    }
+
+    /// A proxy that takes registrations, and its address.
+    async fn proxy() -> crate::OperationsServer {
+        let any = ([127, 0, 0, 1], 0).into();
+        let server = crate::OperationsServer::new(crate::MetricsCollector::new(), any);
+        let registry = crate::registration::registry::Registry::new(
+            &Config::default(),
+            server.connected_peers(),
+        );
+        let taken = crate::operations_server::Registrations::Taken(registry);
+        server.with_registrations(taken).start().await.expect("starts")
+    }
+
+    fn keeper(proxies: &[SocketAddr]) -> Keeper {
+        let lease = || Lease { instance: None, failures: 0, due: Instant::now() };
+        Keeper {
+            announcer: Arc::new(announcer("127.0.0.1:9", None)),
+            proxy: "name.invalid:6100".into(),
+            client: OperationsClient::new(Duration::from_millis(200)),
+            connected: Arc::default(),
+            proxies: proxies.iter().map(|proxy| (*proxy, lease())).collect(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_does_not_answer_delays_no_other() {
+        let healthy = proxy().await.bind_addr();
+        // It accepts, by the kernel's queue, and never says a word.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let silent = silent.local_addr().expect("bound");
+        let mut keeper = keeper(&[healthy, silent]);
+        keeper.announce(Phase::Serving, false).await;
+        let due = keeper.proxies[&healthy].due;
+        assert!(keeper.proxies[&healthy].instance.is_some());
+        assert!(keeper.proxies[&silent].instance.is_none());
+        assert_eq!(keeper.connected.load(Relaxed), 1);
+        assert_eq!(keeper.next_due(), keeper.proxies[&silent].due, "each has its own time");
+        keeper.proxies.get_mut(&silent).expect("known").due = Instant::now();
+        keeper.announce(Phase::Serving, false).await;
+        assert_eq!(keeper.proxies[&healthy].due, due, "the healthy one was not due");
+        assert_eq!(keeper.proxies[&silent].failures, 2);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_stops_resolving_costs_no_lease() {
+        let healthy = proxy().await.bind_addr();
+        let mut keeper = keeper(&[healthy]);
+        keeper.resolve().await;
+        keeper.announce(Phase::Serving, false).await;
+        assert!(keeper.proxies[&healthy].instance.is_some());
     }
 }

@@ -165,6 +165,9 @@ impl Registry {
 
     /// Resolves and checks the addresses; everything else was checked when it was read.
     async fn announcement(&self, registration: Registration) -> Result<Announcement, Refusal> {
+        if registration.node_type == Some(NodeType::Proxy) {
+            return Err(Refusal::Forbidden("only backends register here".into()));
+        }
         let address = resolve(&registration.address).await?;
         let operations = SocketAddr::new(address.ip(), registration.metrics_port);
         for checked in [address, operations] {
@@ -220,7 +223,9 @@ impl Registry {
 /// One line for each node whose state changed.
 fn log_changes(before: &Snapshot, after: &Snapshot) {
     for node in &after.nodes {
-        let was = before.nodes.iter().find(|old| old.id == node.id).map(|old| old.state);
+        // Both are in the order of their ids.
+        let old = before.nodes.binary_search_by(|old| old.id.cmp(&node.id));
+        let was = old.ok().map(|at| before.nodes[at].state);
         if was != Some(node.state) {
             let was = was.map_or("unknown", NodeState::as_str);
             tracing::info!(node = %node.id, address = %node.address, was, state = node.state.as_str(), "node state");

@@ -15,6 +15,9 @@ const MODELS_MAX: (usize, usize) = (64, 256);
 /// Longest nonce, token, fingerprint.
 const SECRET_CHARS_MAX: usize = 256;
 
+/// Exact in every JSON implementation, and far beyond Unix milliseconds: there is always a newer one.
+const GENERATION_MAX: Generation = Generation(1 << 53);
+
 /// The protocol version spoken here.
 pub const PROTOCOL: u32 = 1;
 
@@ -246,7 +249,7 @@ fn check_limits(registration: &Registration) -> Result<(), String> {
         .map(String::len)
         .chain(registration.token.iter().map(|token| token.expose().len()))
         .max();
-    let rules: [(bool, String); 8] = [
+    let rules: [(bool, String); 9] = [
         (is_valid_id(&registration.id), "`id` must be 1-128 of [A-Za-z0-9._-]".into()),
         (
             (1..=ADDRESS_CHARS_MAX).contains(&registration.address.len()),
@@ -275,6 +278,10 @@ fn check_limits(registration: &Registration) -> Result<(), String> {
                 .as_ref()
                 .is_none_or(|t| t.expose().bytes().all(|b| b.is_ascii_graphic())),
             "`token` must be printable ASCII".into(),
+        ),
+        (
+            registration.generation.is_none_or(|generation| generation <= GENERATION_MAX),
+            format!("`generation` must be at most {GENERATION_MAX}"),
         ),
         (
             registration.protocol.is_none_or(|version| version == PROTOCOL),

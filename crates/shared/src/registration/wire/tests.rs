@@ -35,6 +35,11 @@ fn each_limit_is_named() {
         refused(r#"{"id":"a","address":"h:1","metrics_port":1,"protocol":2}"#)
             .contains("`protocol`")
     );
+    let newest = u64::MAX;
+    assert!(
+        refused(&format!(r#"{{"id":"a","address":"h:1","metrics_port":1,"generation":{newest}}}"#))
+            .contains("`generation`")
+    );
     let long = "x".repeat(129);
     assert!(
         refused(&format!(r#"{{"id":"{long}","address":"h:1","metrics_port":1}}"#)).contains("`id`")
