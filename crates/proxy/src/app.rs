@@ -65,7 +65,7 @@ impl Gateway {
     ) -> Option<ReusedHttpStream> {
         let mut client = Client::new(session, stopping.clone(), &self.timeouts);
         let incoming = client.read_header().await?;
-        let _running = self.drain.enter();
+        let _running = self.drain.requests.enter();
         let answered = pin!(self.answer(client, incoming));
         tokio::select! {
             biased;
@@ -74,11 +74,23 @@ impl Gateway {
         }
     }
 
-    /// Answers one request, whatever comes of it.
-    async fn answer(&self, mut client: Client, incoming: Incoming) -> Option<ReusedHttpStream> {
+    /// Answers one request, and remembers what came of it.
+    async fn answer(&self, client: Client, incoming: Incoming) -> Option<ReusedHttpStream> {
         let mut exchange = self.begin(&client, incoming);
+        let reusable = self.conclude(client, &mut exchange, incoming).await;
+        exchange.end();
+        reusable
+    }
+
+    /// Whatever comes of a request, its client is told.
+    async fn conclude(
+        &self,
+        mut client: Client,
+        exchange: &mut Exchange,
+        incoming: Incoming,
+    ) -> Option<ReusedHttpStream> {
         let outcome = match incoming {
-            Incoming::Request => self.journey(&mut client, &mut exchange).await,
+            Incoming::Request => self.journey(&mut client, exchange).await,
             Incoming::Malformed => Err(RequestError::MalformedHeader.into()),
         };
         match outcome {

@@ -106,8 +106,8 @@ impl Dispatcher {
     /// One node's answer.
     ///
     /// A connection that went stale in the pool is not the node's failure: a new one is tried. But
-    /// if nobody listens any more, the node took the request and died, and says no more of it than
-    /// that. A request that may not be replayed gets a new connection at once.
+    /// if none can be had, the node may have taken the request and died of it, and that is what
+    /// counts. A request that may not be replayed gets a new connection at once.
     async fn ask(
         &self,
         node: &NodeView,
@@ -123,14 +123,15 @@ impl Dispatcher {
                 answered => return answered,
             }
         }
-        let connection = match (Connection::open(node.address, self.connect).await, unanswered) {
-            (Err(UpstreamError::ConnectRefused), unanswered) => {
-                self.fleet.report_connect_refused(&node.id, node.generation);
-                return Err(unanswered.unwrap_or(UpstreamError::ConnectRefused));
+        match Connection::open(node.address, self.connect).await {
+            Ok(connection) => connection.exchange(outgoing, token.as_ref(), self.first_byte).await,
+            Err(error) => {
+                if matches!(error, UpstreamError::ConnectRefused) {
+                    self.fleet.report_connect_refused(&node.id, node.generation);
+                }
+                Err(unanswered.unwrap_or(error))
             }
-            (connection, _) => connection?,
-        };
-        connection.exchange(outgoing, token.as_ref(), self.first_byte).await
+        }
     }
 
     /// A backend was lost in the middle of its answer.
@@ -157,5 +158,68 @@ fn candidates(members: &Snapshot, model: &str) -> Result<Vec<Arc<NodeView>>, Req
         Err(RequestError::ModelUnavailable { model: model.into() })
     } else {
         Err(RequestError::UnknownModel { model: model.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderMap, Method};
+    use inferno_shared::{
+        MetricsCollector,
+        config::RoutingPolicy,
+        membership::{Generation, NodeLoad, NodeState, ReportedLoad},
+    };
+    use std::net::{Ipv4Addr, SocketAddr};
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
+    /// Nobody is told anything.
+    struct Nobody;
+
+    impl Fleet for Nobody {
+        fn snapshot(&self) -> Arc<Snapshot> {
+            Arc::default()
+        }
+
+        fn report_connect_refused(&self, id: &str, _: Generation) {
+            unreachable!("{id} refused nothing");
+        }
+    }
+
+    fn node(address: SocketAddr) -> NodeView {
+        NodeView {
+            id: "n".into(),
+            generation: Generation(1),
+            address,
+            operations: address,
+            state: NodeState::Ready,
+            models: Vec::new(),
+            fingerprint: None,
+            max_concurrency: None,
+            token: None,
+            reported: ReportedLoad::default(),
+            load: Arc::new(NodeLoad::default()),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_took_the_request_and_cannot_be_reached_any_more_may_have_begun_on_it() {
+        let metrics = ProxyMetrics::new(&MetricsCollector::new(), Arc::new(Nobody)).expect("new");
+        let policy = crate::routing::policy(RoutingPolicy::RoundRobin);
+        let timeouts = ProxyTimeouts::default();
+        let dispatcher = Dispatcher::new(Arc::new(Nobody), policy, &timeouts, metrics);
+        // TCP goes to one host, so the system refuses this address without asking anyone.
+        let node = node((Ipv4Addr::BROADCAST, 9).into());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a listener");
+        let address = listener.local_addr().expect("its address");
+        let kept = Connection::open(address, dispatcher.connect).await.expect("a connection");
+        let (mut backend, _) = listener.accept().await.expect("the same");
+        dispatcher.pool.put(Incarnation::from(&node), kept);
+        let dies = tokio::spawn(async move { backend.read(&mut [0; 1024]).await });
+        let outgoing =
+            OutgoingRequest::new(&Method::POST, "/", HeaderMap::new().iter(), "{}".into(), true);
+        let error = dispatcher.ask(&node, &outgoing).await.expect_err("it died");
+        assert!(matches!(error, UpstreamError::Unanswered(_)), "{error}");
+        assert!(dies.await.expect("it ran").expect("it read") > 0);
     }
 }

@@ -6,50 +6,24 @@ use std::{
 };
 use tokio::sync::{Notify, watch};
 
-/// The requests that run, and the signal that ends them.
+/// What is waited for, and the signal that ends it.
 #[derive(Debug)]
 pub(crate) struct Drain {
-    running: AtomicUsize,
-    none_left: Notify,
+    /// Requests that run.
+    pub(crate) requests: Count,
+    /// Connections on which something may still have to be written when their requests are done.
+    pub(crate) connections: Count,
     cut: watch::Sender<bool>,
 }
 
 impl Default for Drain {
     fn default() -> Self {
-        Self {
-            running: AtomicUsize::new(0),
-            none_left: Notify::new(),
-            cut: watch::Sender::new(false),
-        }
+        let (requests, connections) = (Count::default(), Count::default());
+        Self { requests, connections, cut: watch::Sender::new(false) }
     }
 }
 
 impl Drain {
-    /// Counts one request until the guard is dropped.
-    pub(crate) fn enter(&self) -> Running<'_> {
-        self.running.fetch_add(1, SeqCst);
-        Running(self)
-    }
-
-    /// How many requests run.
-    pub(crate) fn running(&self) -> usize {
-        self.running.load(SeqCst)
-    }
-
-    /// Resolves when no request runs.
-    pub(crate) async fn idle(&self) {
-        let mut left = pin!(self.none_left.notified());
-        loop {
-            // Listen before looking: the last one may leave in between.
-            left.as_mut().enable();
-            if self.running() == 0 {
-                return;
-            }
-            left.as_mut().await;
-            left.set(self.none_left.notified());
-        }
-    }
-
     /// Ends every request that still runs.
     pub(crate) fn cut(&self) {
         self.cut.send_replace(true);
@@ -62,13 +36,47 @@ impl Drain {
     }
 }
 
-/// A running request.
-#[derive(Debug)]
-pub(crate) struct Running<'a>(&'a Drain);
+/// How many there are of something that comes and goes.
+#[derive(Debug, Default)]
+pub(crate) struct Count {
+    entered: AtomicUsize,
+    none_left: Notify,
+}
 
-impl Drop for Running<'_> {
+impl Count {
+    /// Counts one until the guard is dropped.
+    pub(crate) fn enter(&self) -> Entered<'_> {
+        self.entered.fetch_add(1, SeqCst);
+        Entered(self)
+    }
+
+    /// How many there are.
+    pub(crate) fn get(&self) -> usize {
+        self.entered.load(SeqCst)
+    }
+
+    /// Resolves when there is none.
+    pub(crate) async fn none(&self) {
+        let mut left = pin!(self.none_left.notified());
+        loop {
+            // Listen before looking: the last one may leave in between.
+            left.as_mut().enable();
+            if self.get() == 0 {
+                return;
+            }
+            left.as_mut().await;
+            left.set(self.none_left.notified());
+        }
+    }
+}
+
+/// One that is counted.
+#[derive(Debug)]
+pub(crate) struct Entered<'a>(&'a Count);
+
+impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        if self.0.running.fetch_sub(1, SeqCst) == 1 {
+        if self.0.entered.fetch_sub(1, SeqCst) == 1 {
             self.0.none_left.notify_waiters();
         }
     }
@@ -83,15 +91,15 @@ mod tests {
     };
 
     #[test]
-    fn idle_waits_for_the_last_one() {
-        let drain = Drain::default();
+    fn none_waits_for_the_last_one() {
+        let count = Count::default();
         let mut context = Context::from_waker(Waker::noop());
-        let (first, second) = (drain.enter(), drain.enter());
-        let mut idle = pin!(drain.idle());
-        assert!(idle.as_mut().poll(&mut context).is_pending());
+        let (first, second) = (count.enter(), count.enter());
+        let mut none = pin!(count.none());
+        assert!(none.as_mut().poll(&mut context).is_pending());
         drop(first);
-        assert!(idle.as_mut().poll(&mut context).is_pending());
+        assert!(none.as_mut().poll(&mut context).is_pending());
         drop(second);
-        assert_eq!(idle.as_mut().poll(&mut context), Poll::Ready(()));
+        assert_eq!(none.as_mut().poll(&mut context), Poll::Ready(()));
     }
 }

@@ -8,13 +8,11 @@ use serde::{
 use serde_json::error::Category;
 use std::{borrow::Cow, fmt};
 
-/// Who is asked, and how the answer should come.
+/// Who is asked.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Envelope {
     /// The model's name, not empty.
     pub(crate) model: String,
-    /// An event stream was asked for.
-    pub(crate) stream: bool,
 }
 
 impl Envelope {
@@ -33,14 +31,11 @@ impl Envelope {
                 });
             }
         };
-        let stream = match wire.stream {
-            None | Some(Value::Null) => false,
-            Some(Value::Bool(stream)) => stream,
-            Some(_) => {
-                return Err(RequestError::WrongType { param: "stream", expected: "a boolean" });
-            }
-        };
-        Ok(Self { model, stream })
+        // Nobody here needs its value: whether events come back, the answer's own header says.
+        match wire.stream {
+            None | Some(Value::Null | Value::Bool) => Ok(Self { model }),
+            Some(_) => Err(RequestError::WrongType { param: "stream", expected: "a boolean" }),
+        }
     }
 }
 
@@ -74,7 +69,7 @@ enum Field {
 /// As much of a JSON value as tells a right type from a wrong one.
 enum Value<'a> {
     Null,
-    Bool(bool),
+    Bool,
     Text(Cow<'a, str>),
     Other,
 }
@@ -132,8 +127,8 @@ impl<'de> Visitor<'de> for ValueVisitor {
         Ok(Value::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value<'de>, E> {
-        Ok(Value::Bool(value))
+    fn visit_bool<E>(self, _: bool) -> Result<Value<'de>, E> {
+        Ok(Value::Bool)
     }
 
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Value<'de>, E> {
@@ -179,9 +174,8 @@ mod tests {
     fn model_and_stream_are_found_wherever_they_stand() {
         let body = r#"{"messages":[{"model":"not this","content":"\u00e9"}],"stream":true,"model":"m\u00e9","n":1}"#;
         let envelope = Envelope::parse(body.as_bytes()).expect("valid");
-        assert_eq!(envelope, Envelope { model: "mé".into(), stream: true });
-        let envelope = Envelope::parse(br#"{"model":"m","stream":null}"#).expect("valid");
-        assert!(!envelope.stream);
+        assert_eq!(envelope, Envelope { model: "mé".into() });
+        assert!(Envelope::parse(br#"{"model":"m","stream":null}"#).is_ok());
     }
 
     #[test]

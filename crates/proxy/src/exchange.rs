@@ -29,6 +29,8 @@ pub(crate) struct Exchange {
     status: u16,
     first_byte: Option<Duration>,
     error: Option<String>,
+    /// It came to an end of its own, good or bad.
+    ended: bool,
 }
 
 impl Exchange {
@@ -50,6 +52,7 @@ impl Exchange {
             status: CLIENT_CLOSED_REQUEST,
             first_byte: None,
             error: None,
+            ended: false,
         }
     }
 
@@ -66,6 +69,21 @@ impl Exchange {
         }
         self.error = Some(format!("{}: {error}", error.code()));
     }
+
+    /// It is over, and nobody cut it.
+    pub(crate) fn end(mut self) {
+        self.ended = true;
+    }
+
+    /// Only the drain drops a request in the middle. Who had no answer yet found the connection
+    /// closed: that is nobody's leaving, but capacity that is missing.
+    fn cut(&mut self) {
+        if self.first_byte.is_none() {
+            self.status = StatusCode::SERVICE_UNAVAILABLE.as_u16();
+        }
+        self.error.get_or_insert_with(|| "cut by the drain".into());
+        self.guard.failed();
+    }
 }
 
 impl Drop for Exchange {
@@ -76,6 +94,9 @@ impl Drop for Exchange {
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             self.metrics.node.add_backoff();
+        }
+        if !self.ended {
+            self.cut();
         }
         let duration = self.guard.elapsed();
         self.metrics.request_ended(self.route, self.status, duration);

@@ -28,6 +28,7 @@ mod routing;
 mod run;
 mod server;
 mod stream;
+mod unwritten;
 mod upstream;
 
 pub use routing::Fleet;

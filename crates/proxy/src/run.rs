@@ -80,7 +80,7 @@ impl RunningProxy {
         self.metrics.set_state(ServiceState::Draining);
         let cut = self.traffic_server.drain().await;
         if cut > 0 {
-            tracing::warn!(cut, "drain timeout: requests were cut");
+            tracing::warn!(cut, "drain timeout: answers were cut");
         }
         self.operations_server.shutdown();
         tracing::info!("proxy drained");

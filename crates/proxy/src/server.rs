@@ -4,7 +4,7 @@
 //! or not something runs, and then cuts what does. Its `Service` does neither: it accepts until it
 //! is told to stop, and what it accepted is ours to count.
 
-use crate::{app::Gateway, drain::Drain, routing::Fleet};
+use crate::{app::Gateway, drain::Drain, routing::Fleet, unwritten::Noting};
 use async_trait::async_trait;
 use inferno_shared::{
     MetricsCollector,
@@ -18,10 +18,13 @@ use pingora_core::{
     services::{Service as _, listening::Service},
 };
 use std::{
+    future::poll_fn,
     io,
     net::{SocketAddr, TcpListener},
     os::fd::IntoRawFd,
+    pin::pin,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 use tokio::{
@@ -73,7 +76,8 @@ impl TrafficServer {
         let listener = listener::bind(config.listen, "proxy.listen")?;
         let address = listener.local_addr()?;
         let (stop, stopping) = watch::channel(false);
-        let front_door = FrontDoor::new(gateway, Duration::from_millis(config.timeouts.idle_ms));
+        let patience = Duration::from_millis(config.timeouts.idle_ms);
+        let front_door = FrontDoor::new(gateway, Arc::clone(&drain), patience);
         let accepting = tokio::spawn(accept(listener, address, front_door, stopping));
         let patience = Duration::from_millis(config.drain_timeout_ms);
         Ok(Self { address, patience, stop, accepting, drain })
@@ -85,20 +89,25 @@ impl TrafficServer {
     }
 
     /// Stops accepting, lets what runs finish within `proxy.drain_timeout_ms`, and cuts the rest.
-    /// Returns how many requests were cut.
+    /// Returns how much was cut: requests, or if none ran any more, HTTP/2 connections whose client
+    /// had not taken all of its answers.
     pub async fn drain(self) -> usize {
         let deadline = Instant::now() + self.patience;
         self.stop.send_replace(true);
         if let Err(error) = self.accepting.await {
             tracing::error!(%error, "the accept loop died");
         }
-        if timeout_at(deadline, self.drain.idle()).await.is_ok() {
+        let all_said = async {
+            self.drain.requests.none().await;
+            self.drain.connections.none().await;
+        };
+        if timeout_at(deadline, all_said).await.is_ok() {
             return 0;
         }
-        let cut = self.drain.running();
+        let running = self.drain.requests.get();
         self.drain.cut();
-        self.drain.idle().await;
-        cut
+        self.drain.requests.none().await;
+        if running > 0 { running } else { self.drain.connections.get() }
     }
 }
 
@@ -126,16 +135,47 @@ async fn accept(
 struct FrontDoor {
     http1: Arc<Protocol>,
     http2: Arc<Protocol>,
+    drain: Arc<Drain>,
     patience: Duration,
 }
 
 impl FrontDoor {
-    fn new(gateway: Arc<Gateway>, patience: Duration) -> Self {
+    fn new(gateway: Arc<Gateway>, drain: Arc<Drain>, patience: Duration) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(patience);
         let http1 = Arc::new(Protocol { gateway: Arc::clone(&gateway), options: options.clone() });
         options.h2c = true;
-        Self { http1, http2: Arc::new(Protocol { gateway, options }), patience }
+        Self { http1, http2: Arc::new(Protocol { gateway, options }), drain, patience }
+    }
+
+    /// Serves an HTTP/2 connection. It holds the drain until all that it was given is written, and
+    /// no longer: a client that keeps it open, and does not even answer the ping that goes with the
+    /// farewell, has had what it asked for.
+    async fn serve_http2(&self, stream: Stream, stopping: &ShutdownWatch) {
+        let entered = self.drain.connections.enter();
+        let (stream, unwritten) = Noting::new(stream);
+        let mut connection = pin!(self.http2.process_new(Box::new(stream), stopping));
+        let mut stop = stopping.clone();
+        let requests_done = async {
+            let _ = stop.wait_for(|stop| *stop).await;
+            self.drain.requests.none().await;
+        };
+        tokio::select! {
+            biased;
+            _ = connection.as_mut() => return,
+            () = requests_done => {}
+        }
+        // A poll writes whatever is queued, as far as the client lets it.
+        let closed = poll_fn(|context| match connection.as_mut().poll(context) {
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending if unwritten.is_any() => Poll::Pending,
+            Poll::Pending => Poll::Ready(false),
+        });
+        let closed = closed.await;
+        drop(entered);
+        if !closed {
+            connection.await;
+        }
     }
 }
 
@@ -165,8 +205,11 @@ impl ServerApp for FrontDoor {
             http2 = tokio::time::timeout(self.patience, speaks_http2(&mut stream)) => http2.ok()?.ok()?,
             _ = stop.wait_for(|stop| *stop) => return None,
         };
-        let protocol = if http2 { &self.http2 } else { &self.http1 };
-        protocol.process_new(stream, stopping).await
+        if !http2 {
+            return self.http1.process_new(stream, stopping).await;
+        }
+        self.serve_http2(stream, stopping).await;
+        None
     }
 }
 

@@ -4,7 +4,9 @@ use super::CodecError;
 use bytes::{Bytes, BytesMut};
 use std::io;
 
-/// Longest chunk-size line with its extensions, bytes.
+/// What ends every line.
+const LINE_BREAK: &[u8] = b"\r\n";
+/// Longest chunk-size line with its extensions and its break, bytes.
 const SIZE_LINE_BYTES_MAX: usize = 1024;
 /// All trailers together, bytes. They are dropped, but have to be read.
 const TRAILER_BYTES_MAX: usize = 8 * 1024;
@@ -99,35 +101,23 @@ impl BodyDecoder {
 
     /// Reads past one line of chunked framing; false: it is not whole yet.
     fn advance(&mut self, input: &mut BytesMut) -> Result<bool, CodecError> {
-        let (length, next) = match self.0 {
-            State::ChunkSize => {
-                match httparse::parse_chunk_size(input).map_err(|_| CodecError::Chunk)? {
-                    httparse::Status::Complete((length, 0)) => (length, State::Trailers(0)),
-                    httparse::Status::Complete((length, size)) => (length, State::ChunkData(size)),
-                    httparse::Status::Partial if input.len() > SIZE_LINE_BYTES_MAX => {
-                        return Err(CodecError::Chunk);
-                    }
-                    httparse::Status::Partial => return Ok(false),
-                }
-            }
-            State::ChunkEnd => match &input[..] {
-                [b'\r', b'\n', ..] => (2, State::ChunkSize),
-                [b'\r'] => return Ok(false),
-                _ => return Err(CodecError::Chunk),
-            },
-            State::Trailers(read) => match input.iter().position(|&byte| byte == b'\n') {
-                Some(end) if input[..end].trim_ascii().is_empty() => (end + 1, State::Done),
-                Some(end) => (end + 1, State::Trailers(read + end + 1)),
-                None if read + input.len() > TRAILER_BYTES_MAX => return Err(CodecError::Chunk),
-                None => return Ok(false),
-            },
+        let length_max = match self.0 {
+            State::ChunkSize => SIZE_LINE_BYTES_MAX,
+            State::ChunkEnd => LINE_BREAK.len(),
+            State::Trailers(read) => TRAILER_BYTES_MAX - read,
             _ => return Ok(true),
         };
-        if matches!(next, State::Trailers(read) if read > TRAILER_BYTES_MAX) {
-            return Err(CodecError::Chunk);
-        }
-        let _ = input.split_to(length);
-        self.0 = next;
+        let Some(line) = first_line(input, length_max)? else { return Ok(false) };
+        self.0 = match self.0 {
+            State::Trailers(_) if line == LINE_BREAK => State::Done,
+            State::Trailers(read) => State::Trailers(read + line.len()),
+            State::ChunkSize => match chunk_size(line)? {
+                0 => State::Trailers(0),
+                size => State::ChunkData(size),
+            },
+            _ => State::ChunkSize,
+        };
+        let _ = input.split_to(line.len());
         Ok(true)
     }
 
@@ -138,6 +128,27 @@ impl BodyDecoder {
             return Ok(());
         }
         Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// The line that `input` begins with and its break; `None`: it is not whole yet. A line that ends
+/// otherwise, or is longer than `length_max`, is an error: what another parser reads in another way
+/// could hide an answer in a body.
+fn first_line(input: &[u8], length_max: usize) -> Result<Option<&[u8]>, CodecError> {
+    let seen = &input[..input.len().min(length_max)];
+    match seen.iter().position(|&byte| byte == b'\n').map(|end| &seen[..=end]) {
+        Some(line) if line.ends_with(LINE_BREAK) => Ok(Some(line)),
+        None if seen.len() < length_max => Ok(None),
+        _ => Err(CodecError::Chunk),
+    }
+}
+
+/// The size in a whole chunk-size line. No digit is no size, which `httparse` takes for size 0, and
+/// so for the body's end.
+fn chunk_size(line: &[u8]) -> Result<u64, CodecError> {
+    match httparse::parse_chunk_size(line) {
+        Ok(httparse::Status::Complete((_, size))) if line[0].is_ascii_hexdigit() => Ok(size),
+        _ => Err(CodecError::Chunk),
     }
 }
 
@@ -221,6 +232,15 @@ mod tests {
             b"-1\r\n",
             b"fffffffffffffffff\r\n",
             b"3\r\nabcX\n0\r\n\r\n",
+            // No digit is no size, not size 0: that would end the body.
+            b"3\r\nabc\r\n\r\n\r\n",
+            b";x\r\n\r\n",
+            b" \r\n\r\n",
+            // Lines end in both, whatever stands in them.
+            b"3;x\nabc\r\n0\r\n\r\n",
+            b"0\r\n\n",
+            b"0\r\n \r\n",
+            b"0\r\nt: x\n\r\n",
         ] {
             assert!(
                 read(BodyDecoder::chunked(), wire, &[1]).is_err(),
@@ -228,6 +248,8 @@ mod tests {
                 String::from_utf8_lossy(wire)
             );
         }
+        let long = format!("0;{}\r\n\r\n", "x".repeat(SIZE_LINE_BYTES_MAX));
+        assert!(read(BodyDecoder::chunked(), long.as_bytes(), &[4096]).is_err());
         let endless = [b"0\r\n".as_slice(), &b"t: x\r\n".repeat(TRAILER_BYTES_MAX)].concat();
         assert!(read(BodyDecoder::chunked(), &endless, &[4096]).is_err());
     }

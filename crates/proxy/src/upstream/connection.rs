@@ -23,7 +23,6 @@ pub(crate) struct OutgoingRequest {
     /// Written once, and left open for the fields that differ.
     head: BytesMut,
     body: Bytes,
-    is_head: bool,
     /// It may be sent again after it was sent once.
     pub(crate) replayable: bool,
 }
@@ -40,7 +39,7 @@ impl OutgoingRequest {
         let mut head = BytesMut::with_capacity(HEAD_BYTES);
         head::open_request(&mut head, method, target, headers);
         head::field(&mut head, "content-length", body.len().to_string().as_bytes());
-        Self { head, body, is_head: *method == Method::HEAD, replayable }
+        Self { head, body, replayable }
     }
 }
 
@@ -88,7 +87,7 @@ impl Connection {
         let answered = async {
             let sent = self.send(request, token).await;
             // A backend may answer before it has read everything, to refuse it, and close.
-            let head = self.read_head(request.is_head).await;
+            let head = self.read_head().await;
             match (sent, head) {
                 (Ok(()), head) => head,
                 (Err(_), Ok(head)) => Ok(ResponseHead { keep_alive: false, ..head }),
@@ -121,9 +120,9 @@ impl Connection {
         self.stream.write_all(&request.body).await
     }
 
-    async fn read_head(&mut self, to_head: bool) -> Result<ResponseHead, UpstreamError> {
+    async fn read_head(&mut self) -> Result<ResponseHead, UpstreamError> {
         loop {
-            if let Some(head) = head::decode_response(&mut self.input, to_head)? {
+            if let Some(head) = head::decode_response(&mut self.input)? {
                 return Ok(head);
             }
             let nothing_yet = self.input.is_empty();

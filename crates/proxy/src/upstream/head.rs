@@ -69,11 +69,8 @@ pub(crate) fn field(out: &mut BytesMut, name: &str, value: &[u8]) {
 /// Takes one response head off the front of `input`; `None` until it is whole.
 ///
 /// Informational responses (1xx) are skipped: nothing in them is for the client, who has had its
-/// `100 Continue` from us. `to_head` says that the request was a HEAD, whose answer has no body.
-pub(crate) fn decode_response(
-    input: &mut BytesMut,
-    to_head: bool,
-) -> Result<Option<ResponseHead>, CodecError> {
+/// `100 Continue` from us. The request was no HEAD: without a body there is no model to route by.
+pub(crate) fn decode_response(input: &mut BytesMut) -> Result<Option<ResponseHead>, CodecError> {
     loop {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
         let mut response = httparse::Response::new(&mut fields);
@@ -88,7 +85,7 @@ pub(crate) fn decode_response(
             return Err(CodecError::SwitchedProtocols);
         }
         let informational = status.is_informational();
-        let head = if informational { None } else { Some(build(&response, status, to_head)?) };
+        let head = if informational { None } else { Some(build(&response, status)?) };
         let _ = input.split_to(length);
         if head.is_some() {
             return Ok(head);
@@ -99,7 +96,6 @@ pub(crate) fn decode_response(
 fn build(
     response: &httparse::Response<'_, '_>,
     status: StatusCode,
-    to_head: bool,
 ) -> Result<ResponseHead, CodecError> {
     let mut headers = HeaderMap::with_capacity(response.headers.len());
     for field in response.headers.iter() {
@@ -109,7 +105,7 @@ fn build(
             HeaderValue::from_bytes(field.value).map_err(|_| httparse::Error::HeaderValue)?;
         headers.append(name, value);
     }
-    let bodiless = to_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let body = if bodiless { BodyDecoder::empty() } else { framing(&headers)? };
     let keep_alive = response.version == Some(1) && body.is_delimited() && !says_close(&headers);
     Ok(ResponseHead { status, headers, body, keep_alive })
@@ -150,7 +146,7 @@ mod tests {
     use super::*;
 
     fn decode(text: &str) -> Result<Option<ResponseHead>, CodecError> {
-        decode_response(&mut BytesMut::from(text), false)
+        decode_response(&mut BytesMut::from(text))
     }
 
     #[test]
@@ -171,7 +167,7 @@ mod tests {
         for (index, byte) in text.iter().enumerate() {
             input.put_u8(*byte);
             if head.is_none() {
-                head = decode_response(&mut input, false).expect("valid");
+                head = decode_response(&mut input).expect("valid");
                 assert_eq!(head.is_some(), index + 1 == text.len() - 3);
             }
         }

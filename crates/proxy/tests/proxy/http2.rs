@@ -1,6 +1,7 @@
-//! HTTP/2 without TLS (h2c by prior knowledge), with hyper as the client.
+//! HTTP/2 without TLS (h2c by prior knowledge), with hyper as the client, and where it matters when
+//! the client reads, one by hand.
 
-use super::support::{END, EVENTS, Proxy, ok, within};
+use super::support::{END, EVENTS, Proxy, Wire, ok, within};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, client::conn::http2::SendRequest};
@@ -19,6 +20,62 @@ pub async fn connect(proxy: &Proxy) -> SendRequest<Full<Bytes>> {
 
 pub fn request(body: String) -> Request<Full<Bytes>> {
     Request::post("http://proxy/v1/chat/completions").body(Full::new(body.into())).unwrap()
+}
+
+/// A client that reads only when it is told to, answers no ping, and has room for any answer.
+pub struct ByHand {
+    wire: Wire,
+    next_stream: u32,
+}
+
+impl ByHand {
+    pub async fn connect(proxy: &Proxy) -> Self {
+        let mut wire = proxy.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+        let window_max = u32::try_from(i32::MAX).unwrap();
+        let initial_window = [&[0, 4][..], &window_max.to_be_bytes()].concat();
+        wire.say(frame(SETTINGS, 0, 0, &initial_window)).await;
+        wire.say(frame(WINDOW_UPDATE, 0, 0, &(window_max - 0xffff).to_be_bytes())).await;
+        Self { wire, next_stream: 1 }
+    }
+
+    /// Sends a chat request on a stream of its own.
+    pub async fn post(&mut self, body: &str) {
+        // HPACK (RFC 7541): indexed method POST and scheme http, then literal path and authority.
+        let path = "/v1/chat/completions";
+        let head = [&[0x83, 0x86, 0x04, 20], path.as_bytes(), &[0x01, 5], b"proxy"].concat();
+        self.wire.say(frame(HEADERS, END_HEADERS, self.next_stream, &head)).await;
+        self.wire.say(frame(DATA, END_STREAM, self.next_stream, body.as_bytes())).await;
+        self.next_stream += 2;
+    }
+
+    /// Reads until `count` answers are complete; how many body bytes they had together.
+    pub async fn answers(&mut self, count: usize) -> usize {
+        let (mut ended, mut bytes) = (0, 0);
+        while ended < count {
+            let head = self.wire.exactly(9).await;
+            let length =
+                usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+            self.wire.exactly(length).await;
+            if head[3] == DATA {
+                bytes += length;
+                ended += usize::from(head[4] & END_STREAM);
+            }
+        }
+        bytes
+    }
+}
+
+/// Frame types and flags (RFC 9113 §6).
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 #[tokio::test]

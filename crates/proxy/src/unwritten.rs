@@ -1,0 +1,133 @@
+//! A client's stream that knows whether all that was said on it has left the process.
+//!
+//! An HTTP/1 request is done when its answer is written. An HTTP/2 request is done when its answer
+//! is queued: the connection's task writes it when it is polled, as fast as the client reads, and
+//! tells nobody when that is over.
+
+use async_trait::async_trait;
+use pingora_core::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
+    TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest,
+};
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes were given to a stream, or refused by it, since it was last flushed to the end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unwritten(Arc<AtomicBool>);
+
+impl Unwritten {
+    /// There are such bytes.
+    pub(crate) fn is_any(&self) -> bool {
+        self.0.load(SeqCst)
+    }
+}
+
+/// A stream that notes what is [`Unwritten`], and otherwise is the one in it.
+#[derive(Debug)]
+pub(crate) struct Noting {
+    stream: Stream,
+    unwritten: Unwritten,
+}
+
+impl Noting {
+    pub(crate) fn new(stream: Stream) -> (Self, Unwritten) {
+        let unwritten = Unwritten::default();
+        (Self { stream, unwritten: unwritten.clone() }, unwritten)
+    }
+}
+
+impl AsyncWrite for Noting {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.unwritten.0.store(true, SeqCst);
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.unwritten.0.store(true, SeqCst);
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_ready() {
+            self.unwritten.0.store(false, SeqCst);
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl AsyncRead for Noting {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+#[async_trait]
+impl Shutdown for Noting {
+    async fn shutdown(&mut self) {
+        self.stream.shutdown().await;
+    }
+}
+
+#[async_trait]
+impl Peek for Noting {
+    async fn try_peek(&mut self, into: &mut [u8]) -> io::Result<bool> {
+        self.stream.try_peek(into).await
+    }
+}
+
+impl UniqueID for Noting {
+    fn id(&self) -> UniqueIDType {
+        self.stream.id()
+    }
+}
+
+/// There is no TLS here.
+impl Ssl for Noting {}
+
+impl GetTimingDigest for Noting {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.stream.get_timing_digest()
+    }
+}
+
+impl GetProxyDigest for Noting {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.stream.get_proxy_digest()
+    }
+}
+
+impl GetSocketDigest for Noting {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.stream.get_socket_digest()
+    }
+}
