@@ -7,7 +7,7 @@ pub mod metrics;
 pub mod openai;
 mod server;
 
-use inferno_engine::{Engine, EngineOptions, ModelSource, store::ModelStore};
+use inferno_engine::{Engine, EngineOptions, ModelSource, STEP_TOKENS_MAX, store::ModelStore};
 use inferno_shared::{
     Config, MetricsCollector, OperationsServer,
     identity::{NodeIdentity, random_hex},
@@ -71,6 +71,14 @@ pub enum BackendError {
     /// The engine stopped working for everyone.
     #[error("the engine failed: {0}")]
     EngineFailed(String),
+    /// More sequences together than a step has tokens.
+    #[error("backend.max_concurrency is {asked}; at most {most} sequences are computed together")]
+    Concurrency {
+        /// What was configured.
+        asked: usize,
+        /// The limit.
+        most: usize,
+    },
     /// Anything else of the operating system.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -103,6 +111,10 @@ pub async fn start(config: &Config) -> Result<RunningBackend, BackendError> {
     let operations = listener::bind(config.operations.addr, "operations.addr")?;
     let secrets = Secrets::load(&config.registration.secret_files)?;
     refuse_unreachable(config).await?;
+    let (asked, most) = (config.backend.max_concurrency, STEP_TOKENS_MAX);
+    if asked > most {
+        return Err(BackendError::Concurrency { asked, most });
+    }
     let identity = Arc::new(NodeIdentity::new(config));
     let collector = MetricsCollector::new();
     let operations = operations_server(config, &collector, &identity, &secrets, operations).await?;

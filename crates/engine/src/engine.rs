@@ -1,7 +1,7 @@
 //! The engine's handle: load a model, make prompts, submit requests.
 
 use crate::cache::BlockPool;
-use crate::error::{LoadError, PromptError, SubmitError};
+use crate::error::{LoadError, PromptError, SubmitError, panic_message};
 use crate::generation::Active;
 use crate::load::{Loaded, TemplateAbsence, load};
 use crate::numerics::Fingerprint;
@@ -11,7 +11,7 @@ use crate::stats::EngineStats;
 use crate::template::{Chat, Template};
 use crate::tokenizer::Tokenizer;
 use crate::warm;
-use crate::worker::{Command, Worker, panic_message};
+use crate::worker::{Command, Life, STEP_TOKENS_MAX, Worker};
 use inferno_kernels::Level;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,7 +40,7 @@ pub struct EngineOptions {
     pub threads: usize,
     /// Bytes for the KV cache; by default a quarter of the memory still available.
     pub kv_bytes: Option<u64>,
-    /// Most requests computed together.
+    /// Most requests computed together; never more than 512, the rows of a step.
     pub max_concurrency: usize,
     /// Tokens of prompt and answer together; by default, and at most, what the model was trained for.
     pub context_max: Option<usize>,
@@ -52,6 +52,13 @@ impl Default for EngineOptions {
     fn default() -> Self {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         Self { threads, kv_bytes: None, max_concurrency: 256, context_max: None, queue_max: 1024 }
+    }
+}
+
+impl EngineOptions {
+    /// Most requests computed together: each has a row in every step.
+    pub(crate) fn concurrency(&self) -> usize {
+        self.max_concurrency.clamp(1, STEP_TOKENS_MAX)
     }
 }
 
@@ -105,7 +112,7 @@ struct Inner {
     level: Level,
     queue_max: usize,
     inbox: mpsc::Sender<Command>,
-    failure: watch::Receiver<Option<String>>,
+    life: watch::Receiver<Life>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -133,24 +140,25 @@ impl Engine {
 
     /// Warms a model up and gives it its thread.
     fn start(mut loaded: Loaded, options: &EngineOptions) -> Result<Self, LoadError> {
-        let cost = warm::up(&mut loaded.runner, loaded.blocks);
+        let cost = warm::up(&mut loaded.runner);
         let level = loaded.runner.cpu().level();
         let (pool, tokenizer) = (BlockPool::new(loaded.blocks), Arc::new(loaded.tokenizer));
         let stats = Arc::new(EngineStats::new(pool.total()));
         let (inbox, commands) = mpsc::channel();
-        let (failed, failure) = watch::channel(None);
+        let (living, life) = watch::channel(Life::Running);
         let worker = Worker {
             inbox: commands,
             runner: loaded.runner,
-            scheduler: Scheduler::new(pool.clone(), options.max_concurrency),
+            scheduler: Scheduler::new(pool.clone(), options.concurrency()),
             pool,
             cost,
             tokenizer: Arc::clone(&tokenizer),
             stats: Arc::clone(&stats),
-            failure: failed,
+            life: living,
             active: HashMap::new(),
             next_id: 0,
             queued: 0,
+            adjusted: Vec::new(),
         };
         let thread = thread::Builder::new().name("engine".into()).spawn(move || worker.run());
         let inner = Inner {
@@ -162,7 +170,7 @@ impl Engine {
             level,
             queue_max: options.queue_max,
             inbox,
-            failure,
+            life,
             thread: Mutex::new(Some(thread.map_err(LoadError::Threads)?)),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -220,19 +228,14 @@ impl Engine {
         let inner = &*self.inner;
         request.validate(inner.info.vocab_size)?;
         let limit = answer_limit(&request, inner.info.context_length)?;
-        if !inner.stats.enqueue(inner.queue_max) {
-            return Err(SubmitError::QueueFull { limit: inner.queue_max });
-        }
+        let place = inner.stats.enqueue(inner.queue_max);
+        let place = place.ok_or(SubmitError::QueueFull { limit: inner.queue_max })?;
         // Room for every token in an event of its own, what is left, and the end.
         let (sender, events) = tokio::sync::mpsc::channel(limit + 2);
         let (active, prompt) = Active::new(request, limit, sender, Instant::now(), inner.level);
-        match inner.inbox.send(Command::Generate(Box::new(active), prompt)) {
-            Ok(()) => Ok(Generation { events }),
-            Err(_) => {
-                inner.stats.dequeue();
-                Err(SubmitError::Stopped)
-            }
-        }
+        let command = Command::Generate(Box::new(active), prompt, place);
+        inner.inbox.send(command).map_err(|_| SubmitError::Stopped)?;
+        Ok(Generation::new(events))
     }
 
     /// Counters and gauges; reading them takes no lock.
@@ -247,15 +250,15 @@ impl Engine {
         self.inner.stats.is_stalled(after)
     }
 
-    /// Waits until the step that all requests share fails, which ends the engine, and says of what. The
+    /// Waits until something that all requests share fails, which ends the engine, and says of what. The
     /// process should then end with an error. Never returns otherwise.
     pub async fn failed(&self) -> String {
-        let mut failure = self.inner.failure.clone();
-        let failed = failure.wait_for(Option::is_some).await.map(|message| message.clone());
-        match failed {
-            Ok(message) => message.unwrap_or_default(),
-            // The thread ended without a failure.
-            Err(_) => std::future::pending().await,
+        let mut life = self.inner.life.clone();
+        let life = life.wait_for(|life| *life != Life::Running).await.map(|life| life.clone());
+        match life {
+            Ok(Life::Failed(message)) => message,
+            Ok(_) => std::future::pending().await,
+            Err(_) => "the engine thread died without saying why".into(),
         }
     }
 

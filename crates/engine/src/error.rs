@@ -1,6 +1,7 @@
 //! What can go wrong, by the moment it does: loading, reading a prompt, submitting, generating.
 
 use crate::gguf::GgufError;
+use std::any::Any;
 use std::path::PathBuf;
 
 /// Why an engine did not start. Nothing here is cured by trying again with the same file and options.
@@ -44,6 +45,16 @@ pub enum LoadError {
         origin: &'static str,
         /// The length of a sequence, in tokens.
         context: usize,
+    },
+    /// The configuration promises the KV cache more memory than there is. Sizes in bytes.
+    #[error(
+        "not enough memory for the KV cache: {configured} bytes are configured (backend.kv_memory), {available} bytes are available"
+    )]
+    Overcommitted {
+        /// What was asked for.
+        configured: u64,
+        /// What there is.
+        available: u64,
     },
     /// The sha256 that came with the source is not 64 hexadecimal digits.
     #[error("the model's sha256 {0:?} is not 64 hexadecimal digits")]
@@ -113,4 +124,10 @@ pub enum GenerationError {
     /// The engine stopped under it: shut down, or failed for everyone.
     #[error("the engine stopped")]
     Stopped,
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".into())
 }

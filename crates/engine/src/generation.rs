@@ -92,18 +92,19 @@ impl Active {
         self.clock.started.get_or_insert(now);
     }
 
-    /// Draws the next token from `logits` (`[vocab]`) and does all that follows from it.
+    /// Draws the next token from `logits` (`[vocab]`) and does all that follows from it. `adjusted` is scratch.
     ///
     /// # Errors
     /// When the logits cannot be drawn from.
     pub(crate) fn advance(
         &mut self,
         logits: &[f32],
+        adjusted: &mut Vec<f32>,
         tokenizer: &Tokenizer,
         now: Instant,
     ) -> Result<Next, SamplingError> {
         let position = self.prompt_tokens + self.generated;
-        let token = self.sampler.sample(logits, &self.history, position)?;
+        let token = self.sampler.sample(logits, &self.history, position, adjusted)?;
         self.clock.first_token.get_or_insert(now);
         self.history.push(token);
         self.generated += 1;

@@ -1,14 +1,17 @@
 //! A GGUF file: metadata by name, tensors in place in a memory map.
 //!
-//! Parsing is candle-core's (it bounds every length by the file's size); this adds typed access with
+//! Parsing is candle-core's (it bounds every length by the file's size, but a lie can still make it panic,
+//! which is caught); this adds typed access with
 //! errors that name the key, and keeps count of the tensors used, so that a model with a part we do not
 //! implement is refused and never run without it.
 
+use crate::error::panic_message;
 use candle_core::quantized::gguf_file::{Content, Value};
 use inferno_kernels::MappedFile;
 use inferno_kernels::cpu::{Weight, WeightError};
 use std::collections::BTreeSet;
 use std::io::Cursor;
+use std::panic::catch_unwind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -60,6 +63,15 @@ fn plain(error: &candle_core::Error) -> String {
     }
 }
 
+/// Header and metadata of a file. A header that makes the parser panic (an alignment of 0 does) is a damaged
+/// one.
+fn parse(bytes: &[u8]) -> Result<Content, GgufError> {
+    match catch_unwind(|| Content::read(&mut Cursor::new(bytes))) {
+        Ok(content) => content.map_err(|error| GgufError::Format(plain(&error))),
+        Err(panic) => Err(GgufError::Format(panic_message(panic.as_ref()))),
+    }
+}
+
 /// An open GGUF file.
 pub struct GgufFile {
     map: Arc<MappedFile>,
@@ -74,9 +86,7 @@ impl GgufFile {
     /// The outer error when it cannot be mapped, the inner one when it is not GGUF.
     pub fn open(path: &Path) -> std::io::Result<Result<Self, GgufError>> {
         let map = Arc::new(MappedFile::open(path)?);
-        let content = Content::read(&mut Cursor::new(&map[..]))
-            .map_err(|error| GgufError::Format(plain(&error)));
-        Ok(content.map(|content| Self { map, content, used: BTreeSet::new() }))
+        Ok(parse(&map).map(|content| Self { map, content, used: BTreeSet::new() }))
     }
 
     /// A value that may be absent.

@@ -46,3 +46,4 @@ pub use request::{
 };
 pub use stats::EngineStats;
 pub use template::{Chat, Message};
+pub use worker::STEP_TOKENS_MAX;

@@ -101,14 +101,18 @@ fn cache_blocks(
 ) -> Result<u32, LoadError> {
     let block = decoder.kv_shape().block_bytes() as u64;
     let per_sequence = context.div_ceil(BLOCK_TOKENS) as u64;
+    let free = memory::available_bytes();
     let (available, origin) = match options.kv_bytes {
-        Some(bytes) => (bytes, "configured"),
-        None => (memory::available_bytes() / KV_SHARE, "a quarter of what is available"),
+        Some(configured) if configured > free => {
+            return Err(LoadError::Overcommitted { configured, available: free });
+        }
+        Some(configured) => (configured, "configured"),
+        None => (free / KV_SHARE, "a quarter of what is available"),
     };
-    let useful = per_sequence.saturating_mul(options.max_concurrency.max(1) as u64);
+    let useful = per_sequence.saturating_mul(options.concurrency() as u64);
     let blocks = (available / block).min(useful).min(BLOCKS_MAX);
     if blocks < per_sequence {
-        let needed = per_sequence * block;
+        let needed = per_sequence.saturating_mul(block);
         return Err(LoadError::Memory { needed, available, origin, context });
     }
     Ok(blocks as u32)
@@ -143,8 +147,8 @@ fn budget(
     decoder: &Decoder,
     blocks: u32,
 ) -> Vec<BudgetLine> {
-    let sampled = options.max_concurrency.min(STEP_TOKENS_MAX);
-    let activations = Scratch::bytes(decoder.config(), decoder.vocab(), STEP_TOKENS_MAX, sampled);
+    let (config, vocab) = (decoder.config(), decoder.vocab());
+    let activations = Scratch::bytes(config, vocab, STEP_TOKENS_MAX, options.concurrency());
     let kv_bytes = u64::from(blocks) * decoder.kv_shape().block_bytes() as u64;
     let lines = [
         ("weights (mapped, shared)", file.bytes().len() as u64),

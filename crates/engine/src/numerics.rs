@@ -6,9 +6,9 @@ use std::fmt;
 /// Raised whenever a change makes any logit differ in any bit; the golden-logits test says when.
 pub const NUMERICS_VERSION: u32 = 1;
 
-/// The class of arithmetic. The plain, AVX2 and AVX-512 instances of our own kernels agree, so that a Q4_0,
-/// Q4_1 or Q8_0 model is one class everywhere; the dot products of the other types are candle-core's, which
-/// differ by architecture and may differ by version.
+/// The class of arithmetic. The plain, AVX2 and AVX-512 instances of our own kernels agree; the dot products of
+/// the types without one (all but Q4_0, Q4_1 and Q8_0) are candle-core's, which differ by architecture and may
+/// differ by version, so that the workspace pins it to the one named here.
 pub const ARITHMETIC: &str = if cfg!(target_arch = "x86_64") {
     "cpu x86_64 candle-core 0.11.1"
 } else {

@@ -206,13 +206,21 @@ pub struct Timings {
 /// next step, whether it was waiting, in prefill or decoding.
 #[derive(Debug)]
 pub struct Generation {
-    pub(crate) events: mpsc::Receiver<GenerationEvent>,
+    events: mpsc::Receiver<GenerationEvent>,
+    /// Whether the last event was handed out.
+    ended: bool,
 }
 
 impl Generation {
-    /// The next event; `None` after the last. Cancel-safe.
+    pub(crate) fn new(events: mpsc::Receiver<GenerationEvent>) -> Self {
+        Self { events, ended: false }
+    }
+
+    /// The next event; `None` after the last, which is always [`GenerationEvent::Finished`] or
+    /// [`GenerationEvent::Failed`]. Cancel-safe.
     pub async fn next(&mut self) -> Option<GenerationEvent> {
-        self.events.recv().await
+        let event = self.events.recv().await;
+        self.note(event)
     }
 
     /// As [`Generation::next`], for threads without a runtime.
@@ -220,6 +228,17 @@ impl Generation {
     /// # Panics
     /// When called from within an async runtime.
     pub fn blocking_next(&mut self) -> Option<GenerationEvent> {
-        self.events.blocking_recv()
+        let event = self.events.blocking_recv();
+        self.note(event)
+    }
+
+    /// An engine that ends just as a request arrives drops it without a word: that is said here.
+    fn note(&mut self, event: Option<GenerationEvent>) -> Option<GenerationEvent> {
+        let event = match event {
+            None if !self.ended => Some(GenerationEvent::Failed(GenerationError::Stopped)),
+            event => event,
+        };
+        self.ended |= !matches!(event, Some(GenerationEvent::Token(_)));
+        event
     }
 }

@@ -1,5 +1,6 @@
 //! What the engine tells about itself while it runs: atomics only, so that nobody who asks can slow it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -92,18 +93,44 @@ impl EngineStats {
         self.running() + self.waiting() > 0 && idle > after
     }
 
-    /// Takes a place in the queue unless `limit` are taken.
-    pub(crate) fn enqueue(&self, limit: usize) -> bool {
+    /// Takes a place in the queue; `None` when `limit` are taken.
+    pub(crate) fn enqueue(self: &Arc<Self>, limit: usize) -> Option<Place> {
         if self.running() + self.waiting() == 0 {
             self.progress();
         }
         let place = |waiting| (waiting < limit as u64).then_some(waiting + 1);
-        self.waiting.fetch_update(Relaxed, Relaxed, place).is_ok()
+        self.waiting.fetch_update(Relaxed, Relaxed, place).ok()?;
+        Some(Place { stats: Some(Arc::clone(self)) })
     }
 
-    /// Gives back a place that came to nothing.
-    pub(crate) fn dequeue(&self) {
-        self.waiting.fetch_sub(1, Relaxed);
+    /// Counts `now` waiting requests instead of `before`. By the difference only, for submitters count too
+    /// and must not see more than there are.
+    pub(crate) fn recount_waiting(&self, before: usize, now: usize) {
+        if now >= before {
+            self.waiting.fetch_add((now - before) as u64, Relaxed);
+        } else {
+            self.waiting.fetch_sub((before - now) as u64, Relaxed);
+        }
+    }
+}
+
+/// A request's place in the queue on its way to the engine thread; given back when it is dropped.
+pub(crate) struct Place {
+    stats: Option<Arc<EngineStats>>,
+}
+
+impl Place {
+    /// Leaves the place to whoever counts it from now on.
+    pub(crate) fn hand_over(mut self) {
+        self.stats = None;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(stats) = &self.stats {
+            stats.waiting.fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -113,20 +140,50 @@ mod tests {
 
     #[test]
     fn only_waiting_work_without_steps_is_a_stall() {
-        let stats = EngineStats::new(4);
-        assert!(!stats.is_stalled(Duration::ZERO), "idle is no stall");
-        assert!(stats.enqueue(1));
-        assert!(
-            stats.is_stalled(Duration::ZERO) || stats.started.elapsed() < Duration::from_millis(1)
-        );
+        let started = Instant::now() - Duration::from_secs(10);
+        let stats = EngineStats { started, ..EngineStats::new(4) };
+        assert!(!stats.is_stalled(Duration::from_secs(5)), "idle is no stall");
+        stats.waiting.store(1, Relaxed);
+        assert!(stats.is_stalled(Duration::from_secs(5)));
         assert!(!stats.is_stalled(Duration::from_secs(60)));
+        stats.progress();
+        assert!(!stats.is_stalled(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn work_that_comes_to_an_idle_engine_is_no_stall() {
+        let started = Instant::now() - Duration::from_secs(10);
+        let stats = Arc::new(EngineStats { started, ..EngineStats::new(4) });
+        let _place = stats.enqueue(1).expect("room");
+        assert!(!stats.is_stalled(Duration::from_secs(5)));
     }
 
     #[test]
     fn the_queue_has_an_end() {
-        let stats = EngineStats::new(4);
-        assert!(stats.enqueue(2) && stats.enqueue(2));
-        assert!(!stats.enqueue(2));
+        let stats = Arc::new(EngineStats::new(4));
+        let first = stats.enqueue(2).expect("room");
+        let second = stats.enqueue(2).expect("room");
+        assert!(stats.enqueue(2).is_none());
         assert_eq!(stats.waiting(), 2);
+        drop(first);
+        assert_eq!(stats.waiting(), 1, "a request that came to nothing");
+        second.hand_over();
+        assert_eq!(stats.waiting(), 1, "the scheduler counts it");
+    }
+
+    #[test]
+    fn a_recount_never_shows_more_than_there_are() {
+        let stats = Arc::new(EngineStats::new(4));
+        stats.recount_waiting(0, 1);
+        let recounting = std::thread::scope(|scope| {
+            let worker = scope.spawn(|| (0..200_000).for_each(|_| stats.recount_waiting(1, 1)));
+            while !worker.is_finished() {
+                assert!(stats.enqueue(2).is_some(), "one of two places is free");
+            }
+            worker.join()
+        });
+        assert!(recounting.is_ok());
+        stats.recount_waiting(1, 0);
+        assert_eq!(stats.waiting(), 0);
     }
 }

@@ -39,6 +39,10 @@ pub struct TinyModel {
     pub seed: u64,
     /// A tensor that is left out.
     pub without: Option<String>,
+    /// Metadata on top, which replaces what has the same key.
+    pub metadata: Vec<(String, Value)>,
+    /// The type of the matrices other than the embedding.
+    pub dtype: GgmlDType,
 }
 
 impl Default for TinyModel {
@@ -49,6 +53,8 @@ impl Default for TinyModel {
             chat_template: Some(CHATML.into()),
             seed: 1,
             without: None,
+            metadata: Vec::new(),
+            dtype: GgmlDType::Q4_1,
         }
     }
 }
@@ -103,6 +109,8 @@ impl TinyModel {
         metadata.push((named("attention.layer_norm_rms_epsilon"), Value::F32(1e-5)));
         let template = self.chat_template.clone().map(Value::String);
         metadata.extend(template.map(|template| ("tokenizer.chat_template".to_owned(), template)));
+        metadata.retain(|(key, _)| self.metadata.iter().all(|(replaced, _)| replaced != key));
+        metadata.extend(self.metadata.iter().cloned());
         metadata
     }
 
@@ -128,7 +136,10 @@ impl TinyModel {
             shapes.extend(parts.map(|(part, shape)| (format!("blk.{layer}.{part}.weight"), shape)));
         }
         let mut noise = Noise(self.seed);
-        shapes.into_iter().map(|(name, shape)| Ok((name, noise.tensor(shape)?))).collect()
+        shapes
+            .into_iter()
+            .map(|(name, shape)| Ok((name, noise.tensor(shape, self.dtype)?)))
+            .collect()
     }
 }
 
@@ -153,13 +164,12 @@ impl Noise {
         (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 
-    /// Norms are floats around 1, the embedding is Q8_0, the other matrices are Q4_1: the default model's
-    /// types.
-    fn tensor(&mut self, shape: Vec<usize>) -> candle_core::Result<QTensor> {
+    /// Norms are floats around 1, the embedding is Q8_0, the other matrices are of type `matrices`.
+    fn tensor(&mut self, shape: Vec<usize>, matrices: GgmlDType) -> candle_core::Result<QTensor> {
         let (dtype, base, spread) = match shape[..] {
             [_] => (GgmlDType::F32, 1.0, 0.2),
             [rows, _] if rows > FEED_FORWARD => (GgmlDType::Q8_0, 0.0, 1.0),
-            _ => (GgmlDType::Q4_1, 0.0, 0.35),
+            _ => (matrices, 0.0, 0.35),
         };
         let count = shape.iter().product();
         let values: Vec<f32> = (0..count).map(|_| base + spread * self.next()).collect();

@@ -5,14 +5,13 @@
 
 use crate::batch::Batch;
 use crate::cache::BlockPool;
-use crate::error::GenerationError;
+use crate::error::{GenerationError, panic_message};
 use crate::generation::{Active, Next};
 use crate::runner::Runner;
 use crate::scheduler::cost::StepCost;
 use crate::scheduler::{Scheduler, SequenceId, Step};
-use crate::stats::EngineStats;
+use crate::stats::{EngineStats, Place};
 use crate::tokenizer::Tokenizer;
-use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -22,14 +21,25 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 /// Most tokens in one step: bounds the activations' memory.
-pub(crate) const STEP_TOKENS_MAX: usize = 512;
+pub const STEP_TOKENS_MAX: usize = 512;
 
 /// What the engine thread is told.
 pub(crate) enum Command {
-    /// A request that was checked and counted as waiting, with its prompt.
-    Generate(Box<Active>, Vec<u32>),
+    /// A request that was checked, with its prompt and its place in the queue.
+    Generate(Box<Active>, Vec<u32>, Place),
     /// End now.
     Shutdown,
+}
+
+/// What the thread has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// It works.
+    Running,
+    /// It was told to end, or nobody could submit any more.
+    Ended,
+    /// It panicked, with this message.
+    Failed(String),
 }
 
 /// The thread's state.
@@ -41,26 +51,35 @@ pub(crate) struct Worker {
     pub(crate) cost: StepCost,
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) stats: Arc<EngineStats>,
-    /// Set once, to what the shared step failed of.
-    pub(crate) failure: watch::Sender<Option<String>>,
+    pub(crate) life: watch::Sender<Life>,
     pub(crate) active: HashMap<SequenceId, Box<Active>>,
     pub(crate) next_id: u64,
     /// Requests of the scheduler's queue that are counted in `stats.waiting`.
     pub(crate) queued: usize,
+    /// The sampler's scratch buffer.
+    pub(crate) adjusted: Vec<f32>,
 }
 
 impl Worker {
-    /// Works until shut down, until nobody can submit and all is done, or until a step fails.
+    /// Works until shut down, until nobody can submit and all is done, or until something that all requests
+    /// share panics.
     pub(crate) fn run(mut self) {
-        while self.receive() {
-            self.drop_cancelled();
-            if let Err(message) = self.step() {
-                tracing::error!(%message, "the shared step failed; the engine ends");
-                self.failure.send_replace(Some(message));
-                break;
+        let work = || {
+            while self.receive() {
+                self.drop_cancelled();
+                self.step();
             }
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(work));
+        if let Err(panic) = &outcome {
+            let message = panic_message(panic.as_ref());
+            tracing::error!(%message, "the engine failed and ends");
+            self.life.send_replace(Life::Failed(message));
         }
         self.end();
+        if outcome.is_ok() {
+            self.life.send_replace(Life::Ended);
+        }
     }
 
     /// Takes what is in the inbox, waiting only when there is nothing to compute. False at the end.
@@ -77,7 +96,8 @@ impl Worker {
             };
             match command {
                 Command::Shutdown => return false,
-                Command::Generate(active, prompt) => {
+                Command::Generate(active, prompt, place) => {
+                    place.hand_over();
                     self.queued += 1;
                     let id = SequenceId(self.next_id);
                     self.next_id += 1;
@@ -101,32 +121,27 @@ impl Worker {
         self.active.remove(&id);
     }
 
-    /// Schedules, computes and gives out one step. The error is the end of the engine.
-    fn step(&mut self) -> Result<(), String> {
+    /// Schedules, computes and gives out one step. A panic in here, outside one request's own part, is the end
+    /// of the engine.
+    fn step(&mut self) {
         let budget = self.cost.budget(self.scheduler.decoding(), STEP_TOKENS_MAX);
         let step = self.scheduler.schedule(budget);
         self.publish();
         if step.entries.is_empty() {
-            return Ok(());
+            return;
         }
         let started = Instant::now();
         self.note_start(&step, started);
         let (batch, sampling) = Batch::new(&self.scheduler, &step);
         let vocab = self.runner.decoder().vocab();
-        let (runner, batch) = (&mut self.runner, &batch);
-        let compute = move || {
-            // Moved in, so that the logits can borrow from it after the closure is gone.
-            let runner = runner;
-            runner.step(batch)
-        };
-        let logits = catch_unwind(AssertUnwindSafe(compute))
-            .map_err(|panic| panic_message(panic.as_ref()))?;
+        let logits = self.runner.step(&batch);
         let now = Instant::now();
         self.cost.observe(batch.len(), now.duration_since(started));
         self.scheduler.commit(&step);
         for (id, logits) in sampling.into_iter().zip(logits.chunks_exact(vocab)) {
             let Some(active) = self.active.get_mut(&id) else { continue };
-            match advance(active, logits, &self.tokenizer, &self.stats, now) {
+            let adjusted = &mut self.adjusted;
+            match advance(active, logits, adjusted, &self.tokenizer, &self.stats, now) {
                 Next::Continue(token) => self.scheduler.append(id, token),
                 Next::End => {
                     self.scheduler.remove(id);
@@ -137,7 +152,6 @@ impl Worker {
         self.stats.steps.fetch_add(1, Relaxed);
         self.stats.progress();
         self.publish();
-        Ok(())
     }
 
     fn note_start(&mut self, step: &Step, now: Instant) {
@@ -149,26 +163,25 @@ impl Worker {
         self.stats.preemptions.fetch_add(step.preempted.len() as u64, Relaxed);
     }
 
-    /// Writes the gauges. `waiting` is changed by the difference only, for submitters count into it too.
+    /// Writes the gauges.
     fn publish(&mut self) {
         let (stats, pool, waiting) = (&self.stats, &self.pool, self.scheduler.waiting());
         stats.running.store(self.scheduler.running() as u64, Relaxed);
         stats.kv_blocks_used.store((pool.total() - pool.free()) as u64, Relaxed);
-        stats.waiting.fetch_add(waiting as u64, Relaxed);
-        stats.waiting.fetch_sub(self.queued as u64, Relaxed);
+        stats.recount_waiting(self.queued, waiting);
         self.queued = waiting;
     }
 
-    /// Tells every client that nothing more comes.
-    fn end(mut self) {
+    /// Tells every client that nothing more comes. One who submits just now finds it out by itself, see
+    /// [`crate::Generation::next`].
+    fn end(&mut self) {
         for (id, active) in std::mem::take(&mut self.active) {
             active.fail(GenerationError::Stopped);
             self.scheduler.remove(id);
         }
         while let Ok(command) = self.inbox.try_recv() {
-            if let Command::Generate(active, _) = command {
+            if let Command::Generate(active, ..) = command {
                 active.fail(GenerationError::Stopped);
-                self.queued += 1;
             }
         }
         self.publish();
@@ -179,6 +192,7 @@ impl Worker {
 fn advance(
     active: &mut Active,
     logits: &[f32],
+    adjusted: &mut Vec<f32>,
     tokenizer: &Tokenizer,
     stats: &EngineStats,
     now: Instant,
@@ -186,7 +200,8 @@ fn advance(
     if active.is_fresh() {
         stats.prompt_tokens.fetch_add(active.prompt_tokens() as u64, Relaxed);
     }
-    let outcome = catch_unwind(AssertUnwindSafe(|| active.advance(logits, tokenizer, now)));
+    let outcome =
+        catch_unwind(AssertUnwindSafe(|| active.advance(logits, adjusted, tokenizer, now)));
     let message = match outcome {
         Ok(Ok(next)) => {
             stats.generation_tokens.fetch_add(1, Relaxed);
@@ -198,10 +213,4 @@ fn advance(
     tracing::error!(%message, "a request failed inside the engine");
     active.fail(GenerationError::Request(message));
     Next::End
-}
-
-/// What a panic said.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".into())
 }

@@ -12,7 +12,7 @@ use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread::{self, JoinHandle, Thread};
 
 /// Pauses before a waiting thread sleeps: 20–60 µs on the processors of this decade.
@@ -98,7 +98,9 @@ impl ThreadPool {
         }
         match self.calls.try_lock() {
             Ok(_exclusive) => self.run_shared(parts, region),
-            Err(_) => (0..parts).for_each(region),
+            // A part of an earlier region panicked, after which everything was left in good order.
+            Err(TryLockError::Poisoned(_exclusive)) => self.run_shared(parts, region),
+            Err(TryLockError::WouldBlock) => (0..parts).for_each(region),
         }
     }
 
@@ -225,6 +227,7 @@ impl Drop for ThreadPool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn every_part_runs_exactly_once() {
@@ -262,6 +265,22 @@ mod tests {
             sum.fetch_add(part, Ordering::Relaxed);
         });
         assert_eq!(sum.load(Ordering::Relaxed), 63 * 32);
+    }
+
+    #[test]
+    fn after_a_panic_all_threads_work_again() {
+        let pool = ThreadPool::new(2).unwrap();
+        let region = || pool.run(2, &|part| assert_ne!(part, 0, "part 0 fails"));
+        assert!(catch_unwind(AssertUnwindSafe(region)).is_err());
+        // Each part waits for the other, which only a second thread can run.
+        let (entered, deadline) = (AtomicUsize::new(0), Instant::now() + Duration::from_secs(30));
+        pool.run(2, &|_| {
+            entered.fetch_add(1, Ordering::Relaxed);
+            while entered.load(Ordering::Relaxed) < 2 && Instant::now() < deadline {
+                thread::yield_now();
+            }
+        });
+        assert!(Instant::now() < deadline, "only one thread works");
     }
 
     #[test]

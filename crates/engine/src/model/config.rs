@@ -22,6 +22,10 @@ const REFUSED: [&str; 5] = [
     "embedding_scale",
 ];
 
+/// Most layers, heads, or elements of a row: far above any model, and low enough that no product of three
+/// overflows.
+const SIZE_MAX: usize = 1 << 20;
+
 /// The switches of the decoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecoderConfig {
@@ -61,19 +65,19 @@ impl DecoderConfig {
         }
         let key = |name: &str| format!("{architecture}.{name}");
         refuse_unknown_switches(file, &key)?;
-        let hidden = file.count(&key("embedding_length"))?;
-        let heads = file.count(&key("attention.head_count"))?;
+        let hidden = size(file, &key("embedding_length"))?;
+        let heads = size(file, &key("attention.head_count"))?;
         let kv_heads = file.integer(&key("attention.head_count_kv"))?.unwrap_or(heads);
         let head_dim = file.integer(&key("attention.key_length"))?.unwrap_or(hidden / heads);
         check_heads(file, heads, kv_heads, head_dim, &key)?;
         let norm_eps = key("attention.layer_norm_rms_epsilon");
         Ok(Self {
-            layers: file.count(&key("block_count"))?,
+            layers: size(file, &key("block_count"))?,
             hidden,
             heads,
             kv_heads,
             head_dim,
-            feed_forward: file.count(&key("feed_forward_length"))?,
+            feed_forward: size(file, &key("feed_forward_length"))?,
             context_length: file.count(&key("context_length"))?,
             norm_eps: file.float(&norm_eps)?.ok_or(GgufError::MissingKey(norm_eps))?,
             rope_layout: RopeLayout::Interleaved,
@@ -119,6 +123,14 @@ pub(super) fn unsupported(what: String, supported: &'static str) -> ConfigError 
     ConfigError::Unsupported { what, supported }
 }
 
+/// A count of at most [`SIZE_MAX`].
+fn size(file: &GgufFile, key: &str) -> Result<usize, ConfigError> {
+    match file.count(key)? {
+        n if n > SIZE_MAX => Err(unsupported(format!("{key} of {n}"), "at most 1048576")),
+        n => Ok(n),
+    }
+}
+
 fn refuse_unknown_switches(
     file: &GgufFile,
     key: &dyn Fn(&str) -> String,
@@ -153,10 +165,28 @@ fn check_heads(
     if head_dim == 0 || !head_dim.is_multiple_of(16) {
         return Err(unsupported(format!("a head of {head_dim} elements"), "multiples of 16"));
     }
+    if heads.saturating_mul(head_dim) > SIZE_MAX {
+        let what = format!("{heads} heads of {head_dim} elements");
+        return Err(unsupported(what, "1048576 elements over all heads"));
+    }
     if file.integer(&key("attention.value_length"))?.is_some_and(|length| length != head_dim) {
         return Err(unsupported("values of another length than keys".into(), "equal lengths"));
     }
     Ok(())
+}
+
+/// What linear scaling divides positions by. As in llama.cpp, a file that gives a factor and no type means
+/// linear, older files have another key, and a factor of 0 is none.
+fn linear_scale(file: &GgufFile, key: &dyn Fn(&str) -> String) -> Result<f32, ConfigError> {
+    let factor = match file.float(&key("rope.scaling.factor"))? {
+        None => file.float(&key("rope.scale_linear"))?,
+        given => given,
+    };
+    match file.text(&key("rope.scaling.type"))? {
+        None | Some("linear") => Ok(factor.filter(|factor| *factor != 0.0).unwrap_or(1.0)),
+        Some("none") => Ok(1.0),
+        Some(other) => Err(unsupported(format!("{other:?} rope scaling"), "none, linear, llama3")),
+    }
 }
 
 /// `θ^(−2i/d)` for each pair `i`, divided by linear scaling and by the factors of Llama 3.1's tensor
@@ -174,13 +204,7 @@ fn rope_frequencies(
         ));
     }
     let base = file.float(&key("rope.freq_base"))?.unwrap_or(10_000.0);
-    let scale = match file.text(&key("rope.scaling.type"))? {
-        None | Some("none") => 1.0,
-        Some("linear") => file.float(&key("rope.scaling.factor"))?.unwrap_or(1.0),
-        Some(other) => {
-            return Err(unsupported(format!("{other:?} rope scaling"), "none, linear, llama3"));
-        }
-    };
+    let scale = linear_scale(file, key)?;
     if base <= 1.0 || scale <= 0.0 {
         return Err(unsupported(
             format!("a rope base of {base} scaled by {scale}"),
@@ -198,4 +222,60 @@ fn rope_frequencies(
             / f64::from(*factor)
     };
     Ok(factors.iter().enumerate().map(frequency).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::TinyModel;
+    use candle_core::quantized::gguf_file::Value;
+
+    fn config(metadata: &[(&str, Value)]) -> Result<DecoderConfig, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny.gguf");
+        let metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+        TinyModel { metadata: metadata.collect(), ..TinyModel::default() }.write(&path).unwrap();
+        DecoderConfig::load(&mut GgufFile::open(&path).unwrap().unwrap())
+    }
+
+    /// The scale of a file that says this much about it.
+    fn scale(kind: Option<&str>, factor: Option<f32>, old: Option<f32>) -> f64 {
+        let kind = kind.map(|kind| ("llama.rope.scaling.type", Value::String(kind.into())));
+        let factor = factor.map(|factor| ("llama.rope.scaling.factor", Value::F32(factor)));
+        let old = old.map(|factor| ("llama.rope.scale_linear", Value::F32(factor)));
+        let metadata: Vec<_> = [kind, factor, old].into_iter().flatten().collect();
+        1.0 / config(&metadata).unwrap().rope_frequencies[0]
+    }
+
+    #[test]
+    fn rope_is_scaled_as_llama_cpp_reads_the_file() {
+        assert_eq!(scale(None, None, None), 1.0);
+        assert_eq!(scale(None, Some(4.0), None), 4.0, "linear is the default");
+        assert_eq!(scale(Some("linear"), Some(4.0), Some(2.0)), 4.0, "the new key goes first");
+        assert_eq!(scale(None, None, Some(2.0)), 2.0);
+        assert_eq!(scale(None, Some(0.0), Some(2.0)), 1.0, "0 means none");
+        assert_eq!(scale(Some("none"), Some(4.0), Some(2.0)), 1.0);
+        let yarn = config(&[("llama.rope.scaling.type", Value::String("yarn".into()))]);
+        assert!(matches!(yarn, Err(ConfigError::Unsupported { .. })));
+    }
+
+    #[test]
+    fn sizes_that_no_model_has_are_refused_before_anything_is_computed_with_them() {
+        let named = [
+            "embedding_length",
+            "feed_forward_length",
+            "block_count",
+            "attention.head_count",
+            "attention.head_count_kv",
+            "attention.key_length",
+        ];
+        for name in named {
+            for size in [0, 1 << 21, 1 << 63, u64::MAX - 15] {
+                let key = format!("llama.{name}");
+                let refused = config(&[(key.as_str(), Value::U64(size))]);
+                assert!(refused.is_err(), "{key} = {size}");
+            }
+        }
+    }
 }

@@ -44,11 +44,14 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Bytes for a batch of `rows`, of which `sampled` want logits.
+    /// Bytes for a batch of `rows`, of which `sampled` want logits. A product's input is kept quantised while
+    /// it is computed, in at most the four bytes an element that float weights take.
     #[must_use]
     pub fn bytes(config: &DecoderConfig, vocab: usize, rows: usize, sampled: usize) -> usize {
         let queries = config.heads * config.head_dim;
-        let row = 3 * config.hidden + config.qkv_width() + queries + 3 * config.feed_forward;
+        let quantised = config.hidden.max(queries).max(config.feed_forward);
+        let row =
+            3 * config.hidden + config.qkv_width() + queries + 3 * config.feed_forward + quantised;
         (rows * row + sampled * vocab) * size_of::<f32>()
     }
 }

@@ -13,6 +13,9 @@ impl Decoder {
     pub fn load(file: &mut GgufFile) -> Result<Self, ConfigError> {
         let config = DecoderConfig::load(file)?;
         let embedding = file.tall_weight("token_embd.weight", config.hidden)?;
+        if embedding.rows() == 0 {
+            return Err(unsupported("an empty vocabulary".into(), "at least one token"));
+        }
         let output = match file.has("output.weight") {
             true => file.weight("output.weight", embedding.rows(), config.hidden)?,
             false => embedding.clone(),

@@ -15,13 +15,15 @@ impl StopMatcher {
         Self { stops, held: String::new() }
     }
 
-    /// Takes text; returns what can be released, and whether a stop string was completed. Of several, the
-    /// one that begins first counts; it and what follows are dropped.
+    /// Takes text; returns what can be released, and whether a stop string was completed. The one completed
+    /// first counts, and of those completed by the same character the longest, so that it does not matter how
+    /// the text is cut into tokens; it and what follows are dropped.
     pub fn push(&mut self, text: &str) -> (String, bool) {
         self.held.push_str(text);
-        let found = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
+        let found = |stop: &String| self.held.find(stop).map(|at| (at + stop.len(), at));
+        let found = self.stops.iter().filter_map(found).min();
         let mut released = std::mem::take(&mut self.held);
-        if let Some(at) = found {
+        if let Some((_, at)) = found {
             released.truncate(at);
             return (released, true);
         }
@@ -49,6 +51,7 @@ impl StopMatcher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn matcher(stops: &[&str]) -> StopMatcher {
         StopMatcher::new(stops.iter().map(|stop| (*stop).to_owned()).collect())
@@ -72,8 +75,43 @@ mod tests {
     }
 
     #[test]
-    fn the_earliest_stop_counts() {
+    fn the_stop_completed_first_counts_and_of_those_the_longest() {
         assert_eq!(matcher(&["two", "one"]).push("zero one two"), ("zero ".into(), true));
+        assert_eq!(matcher(&["abcd", "bc"]).push("abcd"), ("a".into(), true));
+        assert_eq!(matcher(&["c", "bc"]).push("abcd"), ("a".into(), true));
+    }
+
+    proptest! {
+        /// Against the definition, tried at every place of the whole text.
+        #[test]
+        fn with_several_stops_cuts_do_not_matter(
+            text in "[abcé]{0,24}",
+            stops in prop::collection::vec("[abcé]{1,4}", 0..4),
+            cuts in prop::collection::vec(1..6usize, 24),
+        ) {
+            let ends = (0..=text.len()).filter(|end| text.is_char_boundary(*end));
+            let completed = |end: usize| {
+                let ending = stops.iter().filter(|stop| text[..end].ends_with(stop.as_str()));
+                ending.map(|stop| end - stop.len()).min()
+            };
+            let first = ends.filter_map(completed).next();
+            let mut matcher = StopMatcher::new(stops.clone());
+            let (mut shown, mut stopped) = (String::new(), false);
+            let mut characters = text.chars();
+            for cut in cuts {
+                let token: String = characters.by_ref().take(cut).collect();
+                if !stopped {
+                    let (released, completed) = matcher.push(&token);
+                    shown += &released;
+                    stopped = completed;
+                }
+            }
+            if !stopped {
+                shown += &matcher.finish();
+            }
+            prop_assert_eq!(stopped, first.is_some());
+            prop_assert_eq!(shown, &text[..first.unwrap_or(text.len())]);
+        }
     }
 
     #[test]

@@ -30,46 +30,47 @@ pub struct Sampler {
     params: SamplingParams,
     key: Key,
     level: Level,
-    adjusted: Vec<f32>,
 }
 
 impl Sampler {
     /// A sampler under `params`, drawing with `key`.
     #[must_use]
     pub fn new(params: SamplingParams, key: Key, level: Level) -> Self {
-        Self { params, key, level, adjusted: Vec::new() }
+        Self { params, key, level }
     }
 
     /// Draws the token at `position` of the sequence from `logits` (`[vocab]`), given what came before.
+    /// `adjusted` is scratch, to be shared by all samplers of a thread.
     ///
     /// # Errors
     /// When the logits are unusable.
     pub fn sample(
-        &mut self,
+        &self,
         logits: &[f32],
         history: &History,
         position: usize,
+        adjusted: &mut Vec<f32>,
     ) -> Result<u32, SamplingError> {
-        self.adjusted.clear();
-        self.adjusted.extend_from_slice(logits);
+        adjusted.clear();
+        adjusted.extend_from_slice(logits);
         for (id, bias) in &self.params.logit_bias {
-            self.adjusted[*id as usize] += bias;
+            adjusted[*id as usize] += bias;
         }
-        history.penalise(&mut self.adjusted, &self.params);
-        let largest = self.level.max(&self.adjusted);
+        history.penalise(adjusted, &self.params);
+        let largest = self.level.max(adjusted);
         if !largest.is_finite() || logits.iter().any(|logit| logit.is_nan()) {
             return Err(SamplingError::NotFinite);
         }
         if self.params.temperature == 0.0 {
-            return Ok(first_of(&self.adjusted, largest));
+            return Ok(first_of(adjusted, largest));
         }
         let scale = 1.0 / self.params.temperature.max(f32::MIN_POSITIVE * 4.0);
-        for logit in &mut self.adjusted {
+        for logit in adjusted.iter_mut() {
             // Against the largest first: a tiny temperature must not overflow.
             *logit = (*logit - largest) * scale;
         }
         let uniform = self.key.uniform(position as u64);
-        Ok(candidates::draw(&self.adjusted, &self.params, uniform, self.level))
+        Ok(candidates::draw(adjusted, &self.params, uniform, self.level))
     }
 }
 

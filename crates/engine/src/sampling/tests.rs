@@ -6,20 +6,21 @@ use proptest::prelude::*;
 const KEY: Key = Key { seed: 7, prompt_index: 0, choice: 0 };
 
 fn sample(logits: &[f32], params: &SamplingParams, position: usize) -> u32 {
-    let mut sampler = Sampler::new(params.clone(), KEY, Level::best());
-    sampler.sample(logits, &History::default(), position).expect("finite")
+    let sampler = Sampler::new(params.clone(), KEY, Level::best());
+    sampler.sample(logits, &History::default(), position, &mut Vec::new()).expect("finite")
 }
 
-/// Ids that the definitions of top-k, top-p and min-p keep, from a full sort in double precision.
+/// Ids that the definitions of top-k, top-p and min-p keep, likeliest first, from a full sort in double
+/// precision.
 fn kept(logits: &[f32], params: &SamplingParams) -> Vec<u32> {
     let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
     ids.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b)));
     let largest = f64::from(logits[ids[0] as usize]);
     let chance = |id: u32| (f64::from(logits[id as usize]) - largest).exp();
-    let total: f64 = ids.iter().map(|id| chance(*id)).sum();
     if params.top_k > 0 {
         ids.truncate(params.top_k);
     }
+    let total: f64 = ids.iter().map(|id| chance(*id)).sum();
     ids.retain(|id| chance(*id) >= f64::from(params.min_p));
     let mut sum = 0.0;
     let nucleus = ids.iter().position(|id| {
@@ -46,8 +47,8 @@ fn bias_moves_the_choice() {
 #[test]
 fn logits_that_are_not_numbers_are_an_error() {
     for logits in [[f32::NAN, 1.0], [f32::NEG_INFINITY; 2]] {
-        let mut sampler = Sampler::new(SamplingParams::default(), KEY, Level::best());
-        let outcome = sampler.sample(&logits, &History::default(), 0);
+        let sampler = Sampler::new(SamplingParams::default(), KEY, Level::best());
+        let outcome = sampler.sample(&logits, &History::default(), 0, &mut Vec::new());
         assert_eq!(outcome, Err(SamplingError::NotFinite));
     }
 }
@@ -71,7 +72,7 @@ proptest! {
     #[test]
     fn the_likeliest_are_found_without_sorting_all(
         logits in prop::collection::vec((-40i32..40).prop_map(|x| x as f32 / 4.0), 1..700),
-        count in 0..40usize,
+        count in 0..800usize,
     ) {
         let params = SamplingParams { top_k: count, ..Default::default() };
         let want = if count == 0 { Vec::new() } else { kept(&logits, &params) };
@@ -79,7 +80,7 @@ proptest! {
     }
 
     #[test]
-    fn every_draw_is_among_those_the_cuts_keep_and_each_kept_can_be_drawn(
+    fn what_the_cuts_keep_is_drawn_each_by_its_share_and_nothing_else(
         logits in prop::collection::vec(-6.0f32..6.0, 1..400),
         top_k in 0..20usize,
         top_p in 0.05f32..1.0,
@@ -89,6 +90,18 @@ proptest! {
         let want = kept(&logits, &params);
         for position in 0..30 {
             prop_assert!(want.contains(&sample(&logits, &params, position)));
+        }
+        let largest = Level::best().max(&logits);
+        let logits: Vec<f32> = logits.iter().map(|logit| logit - largest).collect();
+        let kept: Vec<f32> = want.iter().map(|id| logits[*id as usize]).collect();
+        let mut chances = vec![0.0; kept.len()];
+        Level::best().exp_into(&kept, 0.0, &mut chances);
+        let total: f64 = chances.iter().copied().map(f64::from).sum();
+        let mut before = 0.0;
+        for (id, chance) in want.iter().zip(chances) {
+            let middle = (before + f64::from(chance) / 2.0) / total;
+            prop_assert_eq!(candidates::draw(&logits, &params, middle, Level::best()), *id);
+            before += f64::from(chance);
         }
     }
 }

@@ -41,7 +41,7 @@ impl StepCost {
         }
     }
 
-    /// `(fixed, per token)` in seconds, both positive; `None` before the first measurement.
+    /// `(fixed, per token)` in seconds, not negative and positive; `None` before the first measurement.
     fn fit(&self) -> Option<(f64, f64)> {
         if self.weight == 0.0 {
             return None;

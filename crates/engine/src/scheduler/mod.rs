@@ -158,8 +158,8 @@ impl Scheduler {
         true
     }
 
-    /// Leases what `count` more tokens need beyond the blocks held. False, and nothing leased for good,
-    /// when the pool is empty.
+    /// Leases what `count` more tokens need beyond the blocks held. False when the pool runs out; what was
+    /// leased until then stays with the sequence, and is free again when the caller preempts it.
     fn grow(&mut self, index: usize, count: usize) -> bool {
         let sequence = &mut self.running[index];
         let needed = (sequence.computed + count).div_ceil(BLOCK_TOKENS);

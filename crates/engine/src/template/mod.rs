@@ -15,8 +15,9 @@ use minijinja::{Environment, Error, ErrorKind, State, Value, context};
 use serde::Serialize;
 use std::io::{self, Write};
 
-/// Instructions a template may execute.
-const FUEL: u64 = 10_000_000;
+/// Instructions a template may execute, and 64-byte pieces of data it may make or work on: one budget for both,
+/// so at most 64 MB of strings on the way.
+const FUEL: u64 = 1_000_000;
 /// Calls and includes it may nest.
 const RECURSION_MAX: usize = 64;
 /// Bytes it may write.

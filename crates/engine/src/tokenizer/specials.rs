@@ -66,7 +66,8 @@ impl Specials {
 
     /// `text` with `mask` after the first character of every control token in it, and of every beginning of
     /// one at its end, so that neither it nor what a template appends to it reads as a control token. The
-    /// characters at both ends stay the same, so that templates can strip and compare.
+    /// first character stays the same, and so does the last of a text that does not end in a token's beginning
+    /// (such as `<`), so that templates can strip and compare.
     #[must_use]
     pub fn mask(&self, text: &str, mask: char) -> String {
         let mut out = String::with_capacity(text.len());

@@ -46,7 +46,7 @@ impl Cpu {
     /// head turn, the others pass. `x`: `[rows, width]`, `width ≥ heads · head_dim`.
     ///
     /// # Panics
-    /// When `x` is not as many rows as there are angles.
+    /// When `x` is not as many rows as there are angles, or the heads do not fit a row or the pairs a head.
     pub fn rope(
         &self,
         x: &mut [f32],
@@ -55,8 +55,10 @@ impl Cpu {
         head_dim: usize,
         angles: &RopeAngles,
     ) {
-        let rows = x.len() / width;
         let pairs = angles.pairs;
+        assert!(heads * head_dim <= width, "rope: {heads} heads do not fit a row of {width}");
+        assert!(2 * pairs <= head_dim, "rope: {pairs} pairs do not fit a head of {head_dim}");
+        let rows = x.len() / width;
         assert_eq!(rows * pairs, angles.cos.len(), "rope: rows and angles differ in number");
         let x = SharedRows::new(x, width);
         self.for_rows(rows, 2 * heads * head_dim, &|row| {
@@ -114,6 +116,13 @@ mod tests {
         // Two heads of 10, of which the first 8 turn, then 5 elements that are none of rope's business.
         Cpu::with_level(1, level).unwrap().rope(&mut out, 25, 2, 10, &angles);
         out
+    }
+
+    #[test]
+    #[should_panic(expected = "do not fit a row")]
+    fn heads_wider_than_a_row_are_refused() {
+        let angles = RopeAngles::new([0, 1].into_iter(), &FREQUENCIES, RopeLayout::Halves);
+        Cpu::new(1).unwrap().rope(&mut [0.0; 40], 20, 3, 10, &angles);
     }
 
     proptest! {

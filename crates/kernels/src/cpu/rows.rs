@@ -48,6 +48,7 @@ impl<'a, T> SharedRows<'a, T> {
     /// # Safety
     /// No two live slices may overlap.
     pub(super) unsafe fn range(&self, index: usize, start: usize, len: usize) -> &'a mut [T] {
+        assert!(start + len <= self.width, "elements {start}.. lie outside a row");
         let begin = index * self.width + start;
         assert!(begin + len <= self.len, "row {index} lies outside the matrix");
         // SAFETY: in bounds by the assertion, exclusive by the caller's promise and by the borrow.

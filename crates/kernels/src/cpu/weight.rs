@@ -166,8 +166,9 @@ impl Weight {
         if !cols.is_multiple_of(block) {
             return Err(WeightError::PartialBlock { cols, block, dtype });
         }
-        let end = (cols / block * dtype.type_size())
-            .checked_mul(rows)
+        let end = (cols / block)
+            .checked_mul(dtype.type_size())
+            .and_then(|row| row.checked_mul(rows))
             .and_then(|bytes| bytes.checked_add(start))
             .unwrap_or(usize::MAX);
         if end > file.len() {
@@ -230,5 +231,25 @@ impl Weight {
         // SAFETY: the constructor checked bounds and alignment for this type, and the bytes are valid
         // for it by the promise of `Block`. The slice borrows `self`, which keeps the map alive.
         unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size_of::<T>()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn shapes_whose_size_overflows_lie_outside_the_file() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, &[0; 64]).unwrap();
+        let map = Arc::new(MappedFile::open(file.path()).unwrap());
+        let mapped =
+            |start, rows, cols| Weight::mapped(Arc::clone(&map), start, GgmlDType::F32, rows, cols);
+        assert!(mapped(0, 4, 4).is_ok());
+        for (start, rows, cols) in [(0, 1, 1 << 62), (0, 1 << 62, 1), (usize::MAX, 1, 1)] {
+            let refused = mapped(start, rows, cols);
+            assert!(matches!(refused, Err(WeightError::OutOfFile { .. })), "{rows} x {cols}");
+        }
     }
 }

@@ -138,7 +138,7 @@ pub const KEYS: &[Key] = &[
         Text,
         "Memory for the KV cache: bytes, or e.g. 2GiB. Default: a share of what this process may use.",
     ),
-    key("backend.max_concurrency", Integer, "Sequences computed together."),
+    key("backend.max_concurrency", Integer, "Sequences computed together, at most 512."),
     key("backend.queue_max", Integer, "Requests that may wait beyond those (503 above)."),
     key(
         "backend.context_max",
