@@ -36,6 +36,13 @@ fn ids(value: &Value) -> Vec<u32> {
         .collect()
 }
 
+/// The tokens of the case that correct engines answer alike to the last token.
+fn chat_prompt() -> Vec<u32> {
+    let cases = reference("llamacpp");
+    let mut cases = cases["cases"].as_array().expect("cases").iter();
+    ids(&cases.find(|case| case["name"] == "chat_japan").expect("it")["prompt_ids"])
+}
+
 /// Greedy tokens with the chances of the first.
 fn greedy(prompt: Vec<u32>, max_tokens: usize) -> (Vec<u32>, TokenLogprob) {
     let request = GenerationRequest {
@@ -79,29 +86,15 @@ fn the_tokenizer_equals_the_references() {
 
 #[test]
 fn the_template_gives_the_references_prompt() {
-    let cases = reference("llamacpp");
-    let case = cases["cases"]
-        .as_array()
-        .expect("cases")
-        .iter()
-        .find(|case| case["name"] == "chat_japan")
-        .expect("it");
     let content = "What is the capital of Japan? Answer in one sentence.";
     let message = Message { role: "user".into(), content: content.into(), name: None };
     let chat = Chat { messages: vec![message], add_generation_prompt: true, created_unix_s: 0 };
-    assert_eq!(engine().render_chat(&chat).expect("renders"), ids(&case["prompt_ids"]));
+    assert_eq!(engine().render_chat(&chat).expect("renders"), chat_prompt());
 }
 
 #[test]
 fn the_chat_case_is_answered_to_the_token() {
-    let cases = reference("llamacpp");
-    let case = cases["cases"]
-        .as_array()
-        .expect("cases")
-        .iter()
-        .find(|case| case["name"] == "chat_japan")
-        .expect("it");
-    let (tokens, _) = greedy(ids(&case["prompt_ids"]), 16);
+    let (tokens, _) = greedy(chat_prompt(), 16);
     assert_eq!(tokens, [504, 3575, 282, 3085, 314, 19081, 30, 2]);
 }
 

@@ -2,7 +2,7 @@
 
 use crate::gguf::GgufError;
 use std::any::Any;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why an engine did not start. Nothing here is cured by trying again with the same file and options.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,36 @@ pub enum LoadError {
     /// The operating system refused a thread.
     #[error("cannot start the engine's threads: {0}")]
     Threads(std::io::Error),
+}
+
+/// Why a model file cannot be used, before it is known which file that is.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelFileError {
+    /// The metadata or a tensor is wrong.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// A kind of model or a switch that is not implemented.
+    #[error("{what} is not supported; supported: {supported}")]
+    Unsupported {
+        /// What was found.
+        what: String,
+        /// What would be accepted.
+        supported: &'static str,
+    },
+}
+
+impl ModelFileError {
+    pub(crate) fn unsupported(what: String, supported: &'static str) -> Self {
+        Self::Unsupported { what, supported }
+    }
+
+    /// As the error of loading the model at `path`.
+    pub(crate) fn at(self, path: &Path) -> LoadError {
+        match self {
+            Self::Gguf(source) => LoadError::Gguf { path: path.to_owned(), source },
+            Self::Unsupported { what, supported } => LoadError::Unsupported { what, supported },
+        }
+    }
 }
 
 /// Why a prompt cannot be made from what the client sent. All are the client's or the model's doing.

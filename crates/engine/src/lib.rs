@@ -37,7 +37,7 @@ mod warm;
 mod worker;
 
 pub use engine::{BudgetLine, Engine, EngineOptions, ModelInfo, ModelSource};
-pub use error::{GenerationError, LoadError, PromptError, SubmitError};
+pub use error::{GenerationError, LoadError, ModelFileError, PromptError, SubmitError};
 pub use numerics::{ARITHMETIC, Fingerprint, NUMERICS_VERSION};
 pub use request::{
     Finish, FinishReason, Generation, GenerationEvent, GenerationRequest, LOGIT_BIAS_MAX,

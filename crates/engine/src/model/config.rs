@@ -3,7 +3,7 @@
 //! Each field is a switch of the one decoder. A file that sets something the decoder does not implement is
 //! refused here, with the name of what it sets.
 
-use crate::error::LoadError;
+use crate::error::ModelFileError;
 use crate::gguf::{GgufError, GgufFile};
 use inferno_kernels::cpu::RopeLayout;
 use inferno_kernels::math;
@@ -58,10 +58,13 @@ impl DecoderConfig {
     ///
     /// # Errors
     /// When keys are missing or wrong, or the model is not of a supported kind.
-    pub fn load(file: &mut GgufFile) -> Result<Self, ConfigError> {
+    pub fn load(file: &mut GgufFile) -> Result<Self, ModelFileError> {
         let architecture = file.text("general.architecture")?.unwrap_or_default().to_owned();
         if architecture != "llama" {
-            return Err(unsupported(format!("the architecture {architecture:?}"), SUPPORTED));
+            return Err(ModelFileError::unsupported(
+                format!("the architecture {architecture:?}"),
+                SUPPORTED,
+            ));
         }
         let key = |name: &str| format!("{architecture}.{name}");
         refuse_unknown_switches(file, &key)?;
@@ -93,40 +96,12 @@ impl DecoderConfig {
     }
 }
 
-/// Why a configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The metadata is wrong.
-    #[error(transparent)]
-    Gguf(#[from] GgufError),
-    /// A model or switch that is not implemented.
-    #[error("{what} is not supported; supported: {supported}")]
-    Unsupported {
-        /// What was found.
-        what: String,
-        /// What would be accepted.
-        supported: &'static str,
-    },
-}
-
-impl ConfigError {
-    /// As the error of loading the model at `path`.
-    pub(crate) fn at(self, path: &std::path::Path) -> LoadError {
-        match self {
-            Self::Gguf(source) => LoadError::Gguf { path: path.to_owned(), source },
-            Self::Unsupported { what, supported } => LoadError::Unsupported { what, supported },
-        }
-    }
-}
-
-pub(super) fn unsupported(what: String, supported: &'static str) -> ConfigError {
-    ConfigError::Unsupported { what, supported }
-}
-
 /// A count of at most [`SIZE_MAX`].
-fn size(file: &GgufFile, key: &str) -> Result<usize, ConfigError> {
+fn size(file: &GgufFile, key: &str) -> Result<usize, ModelFileError> {
     match file.count(key)? {
-        n if n > SIZE_MAX => Err(unsupported(format!("{key} of {n}"), "at most 1048576")),
+        n if n > SIZE_MAX => {
+            Err(ModelFileError::unsupported(format!("{key} of {n}"), "at most 1048576"))
+        }
         n => Ok(n),
     }
 }
@@ -134,7 +109,7 @@ fn size(file: &GgufFile, key: &str) -> Result<usize, ConfigError> {
 fn refuse_unknown_switches(
     file: &GgufFile,
     key: &dyn Fn(&str) -> String,
-) -> Result<(), ConfigError> {
+) -> Result<(), ModelFileError> {
     for name in REFUSED {
         let neutral = match file.get(&key(name)) {
             None => true,
@@ -143,7 +118,10 @@ fn refuse_unknown_switches(
             }
         };
         if !neutral {
-            return Err(unsupported(format!("the setting {}", key(name)), "models without it"));
+            return Err(ModelFileError::unsupported(
+                format!("the setting {}", key(name)),
+                "models without it",
+            ));
         }
     }
     Ok(())
@@ -155,29 +133,35 @@ fn check_heads(
     kv_heads: usize,
     head_dim: usize,
     key: &dyn Fn(&str) -> String,
-) -> Result<(), ConfigError> {
+) -> Result<(), ModelFileError> {
     if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-        return Err(unsupported(
+        return Err(ModelFileError::unsupported(
             format!("{heads} query heads on {kv_heads} key heads"),
             "whole groups",
         ));
     }
     if head_dim == 0 || !head_dim.is_multiple_of(16) {
-        return Err(unsupported(format!("a head of {head_dim} elements"), "multiples of 16"));
+        return Err(ModelFileError::unsupported(
+            format!("a head of {head_dim} elements"),
+            "multiples of 16",
+        ));
     }
     if heads.saturating_mul(head_dim) > SIZE_MAX {
         let what = format!("{heads} heads of {head_dim} elements");
-        return Err(unsupported(what, "1048576 elements over all heads"));
+        return Err(ModelFileError::unsupported(what, "1048576 elements over all heads"));
     }
     if file.integer(&key("attention.value_length"))?.is_some_and(|length| length != head_dim) {
-        return Err(unsupported("values of another length than keys".into(), "equal lengths"));
+        return Err(ModelFileError::unsupported(
+            "values of another length than keys".into(),
+            "equal lengths",
+        ));
     }
     Ok(())
 }
 
 /// What linear scaling divides positions by. As in llama.cpp, a file that gives a factor and no type means
 /// linear, older files have another key, and a factor of 0 is none.
-fn linear_scale(file: &GgufFile, key: &dyn Fn(&str) -> String) -> Result<f32, ConfigError> {
+fn linear_scale(file: &GgufFile, key: &dyn Fn(&str) -> String) -> Result<f32, ModelFileError> {
     let factor = match file.float(&key("rope.scaling.factor"))? {
         None => file.float(&key("rope.scale_linear"))?,
         given => given,
@@ -185,7 +169,10 @@ fn linear_scale(file: &GgufFile, key: &dyn Fn(&str) -> String) -> Result<f32, Co
     match file.text(&key("rope.scaling.type"))? {
         None | Some("linear") => Ok(factor.filter(|factor| *factor != 0.0).unwrap_or(1.0)),
         Some("none") => Ok(1.0),
-        Some(other) => Err(unsupported(format!("{other:?} rope scaling"), "none, linear, llama3")),
+        Some(other) => Err(ModelFileError::unsupported(
+            format!("{other:?} rope scaling"),
+            "none, linear, llama3",
+        )),
     }
 }
 
@@ -195,10 +182,10 @@ fn rope_frequencies(
     file: &mut GgufFile,
     head_dim: usize,
     key: &dyn Fn(&str) -> String,
-) -> Result<Vec<f64>, ConfigError> {
+) -> Result<Vec<f64>, ModelFileError> {
     let width = file.integer(&key("rope.dimension_count"))?.unwrap_or(head_dim);
     if width == 0 || width % 2 == 1 || width > head_dim {
-        return Err(unsupported(
+        return Err(ModelFileError::unsupported(
             format!("rotating {width} of {head_dim} elements"),
             "an even part",
         ));
@@ -206,7 +193,7 @@ fn rope_frequencies(
     let base = file.float(&key("rope.freq_base"))?.unwrap_or(10_000.0);
     let scale = linear_scale(file, key)?;
     if base <= 1.0 || scale <= 0.0 {
-        return Err(unsupported(
+        return Err(ModelFileError::unsupported(
             format!("a rope base of {base} scaled by {scale}"),
             "positive numbers",
         ));
@@ -231,7 +218,7 @@ mod tests {
     use crate::testing::TinyModel;
     use candle_core::quantized::gguf_file::Value;
 
-    fn config(metadata: &[(&str, Value)]) -> Result<DecoderConfig, ConfigError> {
+    fn config(metadata: &[(&str, Value)]) -> Result<DecoderConfig, ModelFileError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tiny.gguf");
         let metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
@@ -257,7 +244,7 @@ mod tests {
         assert_eq!(scale(None, Some(0.0), Some(2.0)), 1.0, "0 means none");
         assert_eq!(scale(Some("none"), Some(4.0), Some(2.0)), 1.0);
         let yarn = config(&[("llama.rope.scaling.type", Value::String("yarn".into()))]);
-        assert!(matches!(yarn, Err(ConfigError::Unsupported { .. })));
+        assert!(matches!(yarn, Err(ModelFileError::Unsupported { .. })));
     }
 
     #[test]

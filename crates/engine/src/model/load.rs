@@ -1,7 +1,8 @@
 //! A decoder from the tensors of a GGUF file.
 
-use super::config::{ConfigError, DecoderConfig, unsupported};
+use super::config::DecoderConfig;
 use super::decoder::{Decoder, Layer};
+use crate::error::ModelFileError;
 use crate::gguf::{GgufError, GgufFile};
 
 impl Decoder {
@@ -10,11 +11,14 @@ impl Decoder {
     /// # Errors
     /// When tensors are missing or of the wrong shape, or the file has some that this decoder would leave
     /// out of the computation.
-    pub fn load(file: &mut GgufFile) -> Result<Self, ConfigError> {
+    pub fn load(file: &mut GgufFile) -> Result<Self, ModelFileError> {
         let config = DecoderConfig::load(file)?;
         let embedding = file.tall_weight("token_embd.weight", config.hidden)?;
         if embedding.rows() == 0 {
-            return Err(unsupported("an empty vocabulary".into(), "at least one token"));
+            return Err(ModelFileError::unsupported(
+                "an empty vocabulary".into(),
+                "at least one token",
+            ));
         }
         let output = match file.has("output.weight") {
             true => file.weight("output.weight", embedding.rows(), config.hidden)?,
@@ -29,9 +33,10 @@ impl Decoder {
             config,
         };
         match file.unused().first() {
-            Some(name) => {
-                Err(unsupported(format!("the tensor {name}"), "the tensors of plain Llama"))
-            }
+            Some(name) => Err(ModelFileError::unsupported(
+                format!("the tensor {name}"),
+                "the tensors of plain Llama",
+            )),
             None => Ok(decoder),
         }
     }

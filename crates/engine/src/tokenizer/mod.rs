@@ -14,7 +14,7 @@ mod tests;
 
 pub use specials::Specials;
 
-use crate::error::{LoadError, PromptError};
+use crate::error::{ModelFileError, PromptError};
 use crate::gguf::{GgufError, GgufFile};
 use candle_core::quantized::gguf_file::Value;
 use tokenizers::models::bpe::{BPE, Vocab};
@@ -58,10 +58,10 @@ impl Tokenizer {
     ///
     /// # Errors
     /// When keys are missing or wrong, or the kind of tokenizer is not supported.
-    pub fn load(file: &GgufFile) -> Result<Self, TokenizerError> {
+    pub fn load(file: &GgufFile) -> Result<Self, ModelFileError> {
         let model = file.text("tokenizer.ggml.model")?.unwrap_or_default();
         if model != "gpt2" {
-            return Err(TokenizerError::unsupported(
+            return Err(ModelFileError::unsupported(
                 format!("the tokenizer model {model:?}"),
                 "gpt2 (byte-level BPE)",
             ));
@@ -174,36 +174,6 @@ impl Tokenizer {
     }
 }
 
-/// Why a file's tokenizer cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenizerError {
-    /// The metadata is wrong.
-    #[error(transparent)]
-    Gguf(#[from] GgufError),
-    /// A kind that is not implemented.
-    #[error("{what} is not supported; supported: {supported}")]
-    Unsupported {
-        /// What was found.
-        what: String,
-        /// What would be accepted.
-        supported: &'static str,
-    },
-}
-
-impl TokenizerError {
-    fn unsupported(what: String, supported: &'static str) -> Self {
-        Self::Unsupported { what, supported }
-    }
-
-    /// As the error of loading the model at `path`.
-    pub(crate) fn at(self, path: &std::path::Path) -> LoadError {
-        match self {
-            Self::Gguf(source) => LoadError::Gguf { path: path.to_owned(), source },
-            Self::Unsupported { what, supported } => LoadError::Unsupported { what, supported },
-        }
-    }
-}
-
 fn wrong(key: &str, expected: &'static str) -> GgufError {
     GgufError::WrongValue { key: key.into(), expected }
 }
@@ -230,7 +200,7 @@ fn build_bpe(
     file: &GgufFile,
     tokens: &[&str],
     rules: &pre::Rules,
-) -> Result<tokenizers::Tokenizer, TokenizerError> {
+) -> Result<tokenizers::Tokenizer, ModelFileError> {
     const KEY: &str = "tokenizer.ggml.merges";
     let vocab: Vocab =
         tokens.iter().zip(0..).map(|(token, id)| ((*token).to_owned(), id)).collect();

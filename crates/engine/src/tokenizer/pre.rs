@@ -3,7 +3,7 @@
 //! The expressions are those of llama.cpp (`src/llama-vocab.cpp`), applied one after the other to what the
 //! earlier ones left whole.
 
-use super::TokenizerError;
+use crate::error::ModelFileError;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
@@ -31,7 +31,7 @@ pub(super) struct Rules {
 ///
 /// # Errors
 /// When the name is not known.
-pub(super) fn rules(name: &str) -> Result<Rules, TokenizerError> {
+pub(super) fn rules(name: &str) -> Result<Rules, ModelFileError> {
     let plain = |expressions| Rules { expressions, ignore_merges: false, adds_bos: false };
     Ok(match name {
         "smollm" | "starcoder" => plain(&[r"\p{N}", GPT2]),
@@ -42,7 +42,7 @@ pub(super) fn rules(name: &str) -> Result<Rules, TokenizerError> {
         }
         "default" => plain(&[PUNCTUATION, GPT2, r"\p{N}+", "[0-9][0-9][0-9]"]),
         _ => {
-            return Err(TokenizerError::unsupported(
+            return Err(ModelFileError::unsupported(
                 format!("the pre-tokenizer {name:?}"),
                 SUPPORTED,
             ));
