@@ -24,9 +24,12 @@ async fn a_killed_backend_comes_back_under_its_name_as_a_newer_incarnation() {
     fleet.backends[0].process.wait();
     fleet.backends.clear();
     fleet.add_backend(&[]);
-    fleet.wait_for_state("backend-1", "ready").await;
-    let after = fleet.peers().await[0]["generation"].as_u64().expect("a number");
-    assert!(after > before, "{before} then {after}");
+    wait_for("the newer incarnation is ready", || async {
+        let peers = fleet.peers().await;
+        let newer = peers[0]["generation"].as_u64() > Some(before);
+        (newer && peers[0]["state"] == "ready" && peers.len() == 1).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -126,4 +129,36 @@ async fn the_proxy_counts_what_is_in_flight_and_gives_it_back() {
         (fleet.peers().await[0]["in_flight"] == 0).then_some(())
     })
     .await;
+}
+
+/// Names of the metrics in a page of Prometheus text, but for those of the vitals.
+fn metric_names(text: &str) -> impl Iterator<Item = &str> {
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let names = types.filter_map(|line| line.split(' ').next());
+    names.filter(|name| !name.starts_with("inferno_node_"))
+}
+
+#[tokio::test]
+async fn the_documented_metrics_are_those_there_are() {
+    let mut fleet = Fleet::start(2).await;
+    let body = serde_json::json!({"model": inferno_tests::MODEL, "prompt": "x", "max_tokens": 2});
+    fleet.post("/v1/completions", &body).await.ok();
+    // A backend that is killed makes an upstream error and a retry.
+    fleet.backends[0].process.signal(Signal::SIGKILL);
+    fleet.backends[0].process.wait();
+    for _ in 0..2 {
+        fleet.post("/v1/completions", &body).await.ok();
+    }
+    let client = Client::new();
+    let mut pages = client.get(fleet.operations, "/telemetry").await.body;
+    pages += &client.get(fleet.backends[1].operations, "/telemetry").await.body;
+    let documentation = include_str!("../docs/operations.md");
+    let documented: std::collections::BTreeSet<&str> = documentation
+        .split('`')
+        .map(|word| word.split('{').next().unwrap_or_default())
+        .filter(|word| word.starts_with("vllm:") && word.len() > 5 || word.starts_with("inferno_"))
+        .filter(|word| !word.starts_with("inferno_node_"))
+        .collect();
+    let spoken: std::collections::BTreeSet<&str> = metric_names(&pages).collect();
+    assert_eq!(documented, spoken);
 }
