@@ -140,18 +140,12 @@ fn metric_names(text: &str) -> impl Iterator<Item = &str> {
 
 #[tokio::test]
 async fn the_documented_metrics_are_those_there_are() {
-    let mut fleet = Fleet::start(2).await;
+    let fleet = Fleet::start(1).await;
     let body = serde_json::json!({"model": inferno_tests::MODEL, "prompt": "x", "max_tokens": 2});
     fleet.post("/v1/completions", &body).await.ok();
-    // A backend that is killed makes an upstream error and a retry.
-    fleet.backends[0].process.signal(Signal::SIGKILL);
-    fleet.backends[0].process.wait();
-    for _ in 0..2 {
-        fleet.post("/v1/completions", &body).await.ok();
-    }
     let client = Client::new();
     let mut pages = client.get(fleet.operations, "/telemetry").await.body;
-    pages += &client.get(fleet.backends[1].operations, "/telemetry").await.body;
+    pages += &client.get(fleet.backends[0].operations, "/telemetry").await.body;
     let documentation = include_str!("../docs/operations.md");
     let documented: std::collections::BTreeSet<&str> = documentation
         .split('`')

@@ -1,7 +1,7 @@
 //! What the traffic side counts. Label values are our own words and the ids of registered nodes,
 //! never anything of a request.
 
-use crate::{route::Route, routing::Fleet};
+use crate::{route::Route, routing::Fleet, upstream::UpstreamError};
 use http::StatusCode;
 use inferno_shared::MetricsCollector;
 use prometheus::{
@@ -50,6 +50,16 @@ impl ProxyMetrics {
         )?;
         registry.register(Box::new(retries.clone()))?;
         registry.register(Box::new(InFlightByBackend::new(fleet)?))?;
+        let upstream_errors = counters(
+            registry,
+            "inferno_proxy_upstream_errors_total",
+            "Failures between the proxy and a backend.",
+            &["kind"],
+        )?;
+        // Each kind is there from the start, at 0: a rate needs the value before the first error.
+        for kind in UpstreamError::KINDS {
+            upstream_errors.with_label_values(&[kind]);
+        }
         Ok(Arc::new(Self {
             node: Arc::clone(node),
             requests: counters(
@@ -59,12 +69,7 @@ impl ProxyMetrics {
                 &["route", "status"],
             )?,
             duration,
-            upstream_errors: counters(
-                registry,
-                "inferno_proxy_upstream_errors_total",
-                "Failures between the proxy and a backend.",
-                &["kind"],
-            )?,
+            upstream_errors,
             retries,
         }))
     }

@@ -71,7 +71,19 @@ impl UpstreamError {
         }
     }
 
-    /// The value of the metric's `kind` label.
+    /// Every value of the metric's `kind` label.
+    pub(crate) const KINDS: [&'static str; 8] = [
+        "connect_refused",
+        "connect_timeout",
+        "connect",
+        "unanswered",
+        "lost",
+        "first_byte_timeout",
+        "idle_timeout",
+        "protocol",
+    ];
+
+    /// The value of the metric's `kind` label, one of [`UpstreamError::KINDS`].
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::ConnectRefused => "connect_refused",
@@ -106,5 +118,26 @@ impl UpstreamError {
                 _ => "The backend did not answer in time.",
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_listed_once() {
+        let io = || io::Error::from(io::ErrorKind::Other);
+        let errors = [
+            UpstreamError::ConnectRefused,
+            UpstreamError::ConnectTimeout,
+            UpstreamError::Connect(io()),
+            UpstreamError::Unanswered(io()),
+            UpstreamError::Lost(io()),
+            UpstreamError::FirstByteTimeout,
+            UpstreamError::IdleTimeout,
+            UpstreamError::Protocol(CodecError::Chunk),
+        ];
+        assert_eq!(errors.each_ref().map(UpstreamError::kind), UpstreamError::KINDS);
     }
 }
