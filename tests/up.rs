@@ -228,7 +228,7 @@ async fn chat_and_status_work_against_it() {
 async fn a_registration_secret_is_used_by_everyone_who_needs_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("secret");
-    std::fs::write(&file, "0123\n").expect("written");
+    std::fs::write(&file, "0123-canary\n").expect("written");
     let setting = format!("registration.secret_files={}", file.display());
     let mut up = Up::start_with("1", &[&setting]);
     let ready = up.event("ready");
@@ -246,8 +246,5 @@ async fn a_registration_secret_is_used_by_everyone_who_needs_it() {
     let peers = Client::new().get(address(&ready, "operations"), "/peers").await;
     assert_eq!(peers.status, 401);
     let said = up.process.log();
-    assert!(
-        !said.contains("0123\"") && !said.contains(" 0123"),
-        "the secret is in the log: {said}"
-    );
+    assert!(!said.contains("0123-canary"), "the secret is in the log: {said}");
 }
