@@ -104,6 +104,8 @@ fn expectation(error: &serde_json::Error) -> String {
     match wanted {
         Some("i64" | "u64" | "usize" | "u32") => "a whole number".into(),
         Some("f32" | "f64") => "a number".into(),
+        Some("a sequence") => "an array".into(),
+        Some("a map") => "an object".into(),
         Some(wanted) => wanted.into(),
         None if text.starts_with("missing field") => format!("complete: {text}"),
         // Our own words for types of several forms.
@@ -142,9 +144,9 @@ mod tests {
     fn nothing_that_a_client_wrote_is_quoted() {
         let secret = "canary, expected everywhere";
         for (value, wanted) in [
-            (serde_json::json!(secret), "a sequence"),
+            (serde_json::json!(secret), "an array"),
             (serde_json::json!([secret]), "a whole number"),
-            (serde_json::json!({ secret: secret }), "a sequence"),
+            (serde_json::json!({ secret: secret }), "an array"),
         ] {
             let mut fields = Fields(Map::from_iter([("prompt".to_owned(), value)]));
             let error = fields.take::<Vec<u32>>("prompt").expect_err("wrong").message;
