@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use inferno_shared::service::ServiceArgs;
 
-use crate::command::{chat, config, model, status, up};
+use crate::command::{chat, config, docs, model, status, up};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,6 +40,8 @@ pub(crate) enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Print a page of documentation that is made from the code, as Markdown
+    Docs(docs::DocsArgs),
     /// Run the proxy in the foreground
     Proxy(ServiceArgs),
     /// Run a backend in the foreground

@@ -1,8 +1,8 @@
-//! `inferno config`: what is in effect, whether it is valid, and what there is to set.
+//! `inferno config`: what is in effect, and whether it is valid.
 
 use crate::console::{self, DIM, Styled};
 use clap::Subcommand;
-use inferno_shared::config::{Config, ConfigArgs, Setting, env, reference};
+use inferno_shared::config::{Config, ConfigArgs, Setting, env};
 use std::process::ExitCode;
 
 /// Look at the configuration
@@ -12,8 +12,6 @@ pub(crate) enum ConfigCommand {
     Show(ConfigArgs),
     /// Say whether the configuration is valid, and nothing else
     Check(ConfigArgs),
-    /// Print the reference of all keys, as Markdown
-    Reference,
 }
 
 pub(crate) fn run(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
@@ -23,7 +21,6 @@ pub(crate) fn run(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
             Config::load(args)?;
             console::print("the configuration is valid")?;
         }
-        ConfigCommand::Reference => console::print(reference().trim_end())?,
     }
     Ok(ExitCode::SUCCESS)
 }

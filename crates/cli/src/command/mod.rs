@@ -2,6 +2,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod config;
+pub(crate) mod docs;
 pub(crate) mod model;
 mod service;
 pub(crate) mod status;
@@ -24,6 +25,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => status::run(&args),
         Command::Model(command) => model::run(command),
         Command::Config(command) => config::run(&command),
+        Command::Docs(args) => docs::run(&args),
         Command::Proxy(args) => service::proxy(&args),
         Command::Backend(args) => service::backend(&args),
     }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 const HEAD: &str = "\
 # Configuration
 
-Made by `inferno config reference`; a test holds this file against the code.
+Made by `inferno docs configuration`; a test holds this file against the code.
 
 Layers, later ones win: the defaults, `/etc/inferno/inferno.toml`, `./inferno.toml`, `INFERNO_*`
 variables, `--set KEY=VALUE`. `--config FILE` (or `INFERNO_CONFIG`) replaces both files. A key
@@ -48,7 +48,7 @@ mod tests {
         let written = include_str!("../../../../docs/configuration.md");
         assert!(
             written == super::reference(),
-            "run: inferno config reference > docs/configuration.md"
+            "run: inferno docs configuration > docs/configuration.md"
         );
     }
 }

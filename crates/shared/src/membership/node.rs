@@ -108,6 +108,9 @@ pub struct ReportedLoad {
     pub cpu_usage: f64,
     /// Percent of the memory it may use.
     pub memory_usage: f64,
+    /// Percent, the mean over its GPUs; 0 without one.
+    #[serde(default)]
+    pub gpu_usage: f64,
 }
 
 /// This proxy's own count of requests on one node.

@@ -253,6 +253,7 @@ fn judge(target: &Target, vitals: &NodeVitals) -> Check {
             tokens_per_second: vitals.tokens_per_second,
             cpu_usage: vitals.cpu_usage,
             memory_usage: vitals.memory_usage,
+            gpu_usage: vitals.gpu_usage,
         },
     }
 }
