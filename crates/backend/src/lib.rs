@@ -10,13 +10,15 @@ mod server;
 use inferno_engine::{Engine, EngineOptions, ModelSource, STEP_TOKENS_MAX, store::ModelStore};
 use inferno_shared::{
     Config, MetricsCollector, OperationsServer,
-    identity::{NodeIdentity, random_hex},
+    endpoint::Location,
+    identity::random_hex,
     listener,
-    membership::{ModelRef, Token},
+    membership::{ModelRef, NodeType, Token},
+    node::{Node, NodeError},
     operations_server::Registrations,
     registration::{
-        lease::{Announcer, Leases},
-        secrets::Secrets,
+        elsewhere::Elsewhere,
+        lease::{Announcer, Introductions, Leases, introductions},
     },
     resources, shutdown,
     vitals::ServiceState,
@@ -42,9 +44,9 @@ pub enum BackendError {
     /// The operations server did not start.
     #[error(transparent)]
     Operations(#[from] inferno_shared::operations_server::OperationsError),
-    /// A secret file cannot be used.
+    /// A secret, a certificate or a proxy of the configuration.
     #[error(transparent)]
-    Secret(#[from] inferno_shared::registration::secrets::SecretError),
+    Node(#[from] NodeError),
     /// The model is not there.
     #[error("backend.model: {0}")]
     Store(#[from] inferno_engine::store::StoreError),
@@ -109,15 +111,18 @@ pub async fn start(config: &Config) -> Result<RunningBackend, BackendError> {
     let began = Instant::now();
     let traffic = listener::bind(config.backend.listen, "backend.listen")?;
     let operations = listener::bind(config.operations.addr, "operations.addr")?;
-    let secrets = Secrets::load(&config.registration.secret_files)?;
-    refuse_unreachable(config).await?;
+    let node = Node::new(config)?;
+    let proxies = node.proxies(config, "backend.proxies", &config.backend.proxies)?;
+    refuse_unreachable(config, &proxies.configured).await?;
+    tokio::spawn(node.reloadable().on_hangup()?);
     let (asked, most) = (config.backend.max_concurrency, STEP_TOKENS_MAX);
     if asked > most {
         return Err(BackendError::Concurrency { asked, most });
     }
-    let identity = Arc::new(NodeIdentity::new(config));
     let collector = MetricsCollector::new();
-    let operations = operations_server(config, &collector, &identity, &secrets, operations).await?;
+    let (introductions, introduced) = introductions();
+    let operations =
+        operations_server(config, &node, &collector, introductions, operations).await?;
     let (engine, model) = load(config).await?;
     collector.on_vitals(metrics::fill_vitals(&engine, &model));
     let stalled = engine.clone();
@@ -126,23 +131,25 @@ pub async fn start(config: &Config) -> Result<RunningBackend, BackendError> {
         .map_err(|error| BackendError::Internal(error.to_string()))?;
     let token = Token::new(random_hex(32));
     let address = traffic.local_addr()?;
-    let announcer = Arc::new(Announcer {
-        identity,
+    let announcer = Announcer {
+        identity: Arc::clone(&node.identity),
+        node_type: NodeType::Backend,
         traffic: address,
         operations: operations.bind_addr(),
         advertise: config.backend.advertise.clone(),
+        capabilities: node.capabilities(),
         models: vec![model],
         fingerprint: fingerprint_of(&engine),
-        max_concurrency: u32::try_from(config.backend.max_concurrency).unwrap_or(u32::MAX),
-        token: token.clone(),
-        secrets,
-    });
+        max_concurrency: u32::try_from(config.backend.max_concurrency).ok(),
+        token: Some(token.clone()),
+        secrets: node.secrets.clone(),
+    };
     let (stop, stopped) = watch::channel(false);
     let service =
         Service::new(engine.clone(), Arc::clone(&collector), observed, token, &config.backend);
     let server = tokio::spawn(service.serve(traffic, stopped));
     collector.set_state(ServiceState::Ready);
-    let leases = Leases::start(&announcer, &config.backend.proxies, &operations.connected_peers());
+    let leases = Leases::start(announcer, proxies, introduced, operations.connected_peers());
     tracing::info!(
         traffic = %address, operations = %operations.bind_addr(), model = %engine.info().id,
         load_ms = began.elapsed().as_millis() as u64, "backend ready"
@@ -161,18 +168,17 @@ pub async fn start(config: &Config) -> Result<RunningBackend, BackendError> {
 
 async fn operations_server(
     config: &Config,
+    node: &Node,
     collector: &Arc<MetricsCollector>,
-    identity: &Arc<NodeIdentity>,
-    secrets: &Secrets,
+    introductions: Introductions,
     listener: TcpListener,
 ) -> Result<OperationsServer, BackendError> {
-    let server = OperationsServer::new(Arc::clone(collector), config.operations.addr)
-        .with_service("inferno-backend", env!("CARGO_PKG_VERSION"))
-        .with_identity(Arc::clone(identity))
+    let elsewhere = Elsewhere::new(&config.registration, &node.identity, introductions);
+    let version = env!("CARGO_PKG_VERSION");
+    let server = node
+        .operations_server(config, Arc::clone(collector), "inferno-backend", version)
         .with_listener(listener)
-        .with_registrations(Registrations::Elsewhere(config.backend.proxies.clone()))
-        .with_secrets(secrets.clone(), config.registration.allow_unauthenticated)
-        .with_metrics_enabled(config.operations.enable_metrics)
+        .with_registrations(Registrations::Elsewhere(elsewhere))
         .start()
         .await?;
     Ok(server)
@@ -207,21 +213,21 @@ fn fingerprint_of(engine: &Engine) -> Box<dyn Fn() -> Option<String> + Send + Sy
 }
 
 /// A loopback address told to a proxy on another machine leads nowhere: say so at the start.
-async fn refuse_unreachable(config: &Config) -> Result<(), BackendError> {
+async fn refuse_unreachable(config: &Config, proxies: &[Location]) -> Result<(), BackendError> {
     let ours = [
         ("operations.addr", "INFERNO_OPERATIONS_ADDR", config.operations.addr),
         ("backend.listen", "INFERNO_BACKEND__LISTEN", config.backend.listen),
     ];
-    for proxy in &config.backend.proxies {
+    for proxy in proxies {
         // A name that does not resolve yet is no mistake: the lease will try again.
-        let Ok(mut addresses) = tokio::net::lookup_host(proxy).await else { continue };
+        let Ok(mut addresses) = tokio::net::lookup_host(&proxy.host_port).await else { continue };
         if addresses.all(|address| address.ip().is_loopback()) {
             continue;
         }
         if let Some((key, variable, address)) =
             ours.into_iter().find(|(_, _, a)| a.ip().is_loopback())
         {
-            let proxy = proxy.clone();
+            let proxy = proxy.host_port.clone();
             return Err(BackendError::Unreachable {
                 key,
                 variable,

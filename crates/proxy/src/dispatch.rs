@@ -168,7 +168,7 @@ mod tests {
     use inferno_shared::{
         MetricsCollector,
         config::RoutingPolicy,
-        membership::{Generation, NodeLoad, NodeState, ReportedLoad},
+        membership::{Generation, NodeLoad, NodeState, NodeType, ReportedLoad},
     };
     use std::net::{Ipv4Addr, SocketAddr};
     use tokio::{io::AsyncReadExt, net::TcpListener};
@@ -189,11 +189,13 @@ mod tests {
     fn node(address: SocketAddr) -> NodeView {
         NodeView {
             id: "n".into(),
+            node_type: NodeType::Backend,
             generation: Generation(1),
             address,
-            operations: address,
+            operations: address.into(),
             state: NodeState::Ready,
             models: Vec::new(),
+            capabilities: Vec::new(),
             fingerprint: None,
             max_concurrency: None,
             token: None,

@@ -3,11 +3,12 @@
 use crate::server::{TrafficError, TrafficServer};
 use inferno_shared::{
     Config, MetricsCollector, OperationsServer,
-    identity::NodeIdentity,
+    membership::NodeType,
+    node::{Node, NodeError},
     operations_server::{OperationsError, Registrations},
     registration::{
+        lease::{Announcer, Leases, introductions},
         registry::Registry,
-        secrets::{SecretError, Secrets},
     },
     shutdown,
     vitals::ServiceState,
@@ -26,9 +27,9 @@ pub enum ProxyError {
     /// The operations port.
     #[error(transparent)]
     Operations(#[from] OperationsError),
-    /// The registration secrets.
+    /// A secret, a certificate or a peer of the configuration.
     #[error(transparent)]
-    Secrets(#[from] SecretError),
+    Node(#[from] NodeError),
     /// The system refused a runtime or a signal handler.
     #[error("cannot run: {0}")]
     System(#[from] io::Error),
@@ -43,6 +44,7 @@ pub struct RunningProxy {
     pub operations: SocketAddr,
     traffic_server: TrafficServer,
     operations_server: OperationsServer,
+    leases: Leases,
     metrics: Arc<MetricsCollector>,
 }
 
@@ -50,38 +52,72 @@ pub struct RunningProxy {
 /// thread for operations. A proxy without backends is healthy: it answers 503 and waits for them.
 ///
 /// # Errors
-/// If a port cannot be had, a secret not be read, or registration would be open to other machines.
+/// If a port cannot be had, a secret or certificate not be read, or registration would be open to
+/// other machines.
 pub async fn start(config: &Config) -> Result<RunningProxy, ProxyError> {
     let metrics = MetricsCollector::new();
-    let secrets = Secrets::load(&config.registration.secret_files)?;
-    let operations = OperationsServer::new(Arc::clone(&metrics), config.operations.addr);
-    let registry = Registry::new(config, operations.connected_peers());
+    let node = Node::new(config)?;
+    let peers = node.proxies(config, "proxy.peers", &config.proxy.peers)?;
+    tokio::spawn(node.reloadable().on_hangup()?);
+    let operations =
+        node.operations_server(config, Arc::clone(&metrics), SERVICE, env!("CARGO_PKG_VERSION"));
+    let (introductions, introduced) = introductions();
+    let connected = operations.connected_peers();
+    let trust = node.client_tls.clone();
+    let registry = Registry::new(config, &node.identity, trust, introductions, connected);
     let fleet = Arc::clone(&registry);
     let traffic_server = TrafficServer::start(&config.proxy, fleet, &metrics)?;
     let operations_server = operations
-        .with_service(SERVICE, env!("CARGO_PKG_VERSION"))
-        .with_identity(Arc::new(NodeIdentity::new(config)))
         .with_registrations(Registrations::Taken(Arc::clone(&registry)))
-        .with_secrets(secrets, config.registration.allow_unauthenticated)
-        .with_metrics_enabled(config.operations.enable_metrics)
         .with_task(registry.run())
         .start()
         .await?;
     metrics.set_state(ServiceState::Ready);
     let (traffic, operations) = (traffic_server.address(), operations_server.bind_addr());
+    // The members count as peers, the proxies among them; whom we told of ourselves does not.
+    let leases = Leases::start(
+        announcer(config, &node, traffic, operations),
+        peers,
+        introduced,
+        Arc::default(),
+    );
     tracing::info!(%traffic, %operations, "proxy ready");
-    Ok(RunningProxy { traffic, operations, traffic_server, operations_server, metrics })
+    Ok(RunningProxy { traffic, operations, traffic_server, operations_server, leases, metrics })
+}
+
+/// What this proxy says of itself to other proxies.
+fn announcer(
+    config: &Config,
+    node: &Node,
+    traffic: SocketAddr,
+    operations: SocketAddr,
+) -> Announcer {
+    Announcer {
+        identity: Arc::clone(&node.identity),
+        node_type: NodeType::Proxy,
+        traffic,
+        operations,
+        advertise: config.proxy.advertise.clone(),
+        capabilities: node.capabilities(),
+        models: Vec::new(),
+        fingerprint: Box::new(|| None),
+        max_concurrency: None,
+        token: None,
+        secrets: node.secrets.clone(),
+    }
 }
 
 impl RunningProxy {
-    /// Says so in `/health`, stops accepting, lets what runs finish within
+    /// Says so in `/health` and to other proxies, stops accepting, lets what runs finish within
     /// `proxy.drain_timeout_ms`, and ends.
     pub async fn drain(self) {
         self.metrics.set_state(ServiceState::Draining);
+        self.leases.drain();
         let cut = self.traffic_server.drain().await;
         if cut > 0 {
             tracing::warn!(cut, "drain timeout: answers were cut");
         }
+        self.leases.leave().await;
         self.operations_server.shutdown();
         tracing::info!("proxy drained");
     }

@@ -23,17 +23,21 @@
 //! ```
 
 pub mod config;
+pub mod endpoint;
 pub mod identity;
 pub mod listener;
 pub mod membership;
 pub mod metrics;
+pub mod node;
 pub mod operations_client;
 pub mod operations_server;
 pub mod registration;
+pub mod reload;
 pub mod resources;
 pub mod service;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;
 pub mod vitals;
 
 pub use config::Config;

@@ -11,10 +11,12 @@ use crate::{
     identity::NodeIdentity,
     membership::Generation,
     registration::{
+        elsewhere::Elsewhere,
         registry::Registry,
         secrets::Secrets,
-        wire::{Peer, Refusal, Registered, Registration},
+        wire::{Peers, Refusal, Registered, Registration},
     },
+    tls::ServerTls,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
@@ -26,7 +28,11 @@ use std::{
     sync::{Arc, atomic::AtomicU32},
     time::Duration,
 };
-use tokio::sync::{Semaphore, oneshot};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::{Semaphore, oneshot},
+};
 
 /// A client must send its header within this time, and may idle between requests as long.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,8 +50,8 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub enum Registrations {
     /// A proxy: they are leases with this registry.
     Taken(Arc<Registry>),
-    /// A backend: 409, with the proxies to use.
-    Elsewhere(Vec<String>),
+    /// A backend: proxies may introduce themselves; others get 409, with the proxies to use.
+    Elsewhere(Elsewhere),
 }
 
 /// Why the operations server did not start.
@@ -80,6 +86,7 @@ pub struct OperationsServer {
     allow_unauthenticated: bool,
     enable_metrics: bool,
     identity: Option<Arc<NodeIdentity>>,
+    tls: Option<ServerTls>,
     tasks: Vec<Task>,
 }
 
@@ -104,11 +111,12 @@ impl OperationsServer {
             connected_peers: Arc::default(),
             shutdown_tx: None,
             listener: None,
-            registrations: Registrations::Elsewhere(Vec::new()),
+            registrations: Registrations::Elsewhere(Elsewhere::default()),
             secrets: Secrets::default(),
             allow_unauthenticated: false,
             enable_metrics: true,
             identity: None,
+            tls: None,
             tasks: Vec::new(),
         }
     }
@@ -157,6 +165,13 @@ impl OperationsServer {
         self
     }
 
+    /// Speaks TLS, and nothing else, if there is a certificate.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<ServerTls>) -> Self {
+        self.tls = tls;
+        self
+    }
+
     /// Runs `task` on the operations thread, where no traffic can delay it.
     #[must_use]
     pub fn with_task(mut self, task: impl Future<Output = ()> + Send + 'static) -> Self {
@@ -192,6 +207,7 @@ impl OperationsServer {
         let (shutdown_tx, shutdown_rx) = oneshot::channel();
         self.shutdown_tx = Some(shutdown_tx);
         let context = Arc::new(self.context());
+        let tls = self.tls.clone();
         let tasks = std::mem::take(&mut self.tasks);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("operations".into()).spawn(move || {
@@ -199,7 +215,7 @@ impl OperationsServer {
                 for task in tasks {
                     tokio::spawn(task);
                 }
-                if let Err(error) = serve(listener, context, shutdown_rx).await {
+                if let Err(error) = serve(listener, tls, context, shutdown_rx).await {
                     tracing::error!(%error, "operations server ended");
                 }
             });
@@ -248,36 +264,29 @@ impl Context {
     async fn register(&self, registration: Registration) -> Result<Registered, Refusal> {
         match &self.registrations {
             Registrations::Taken(registry) => registry.register(registration).await,
-            Registrations::Elsewhere(proxies) => Err(elsewhere(proxies)),
+            Registrations::Elsewhere(elsewhere) => elsewhere.register(registration).await,
         }
     }
 
     fn leave(&self, id: &str, generation: Option<Generation>) -> Result<(), Refusal> {
         match &self.registrations {
             Registrations::Taken(registry) => registry.leave(id, generation),
-            Registrations::Elsewhere(proxies) => Err(elsewhere(proxies)),
+            Registrations::Elsewhere(elsewhere) => Err(elsewhere.refusal()),
         }
     }
 
-    fn peers(&self) -> Vec<Peer> {
+    fn peers(&self) -> Peers {
         match &self.registrations {
             Registrations::Taken(registry) => registry.peers(),
-            Registrations::Elsewhere(_) => Vec::new(),
+            Registrations::Elsewhere(elsewhere) => elsewhere.peers(),
         }
-    }
-}
-
-fn elsewhere(proxies: &[String]) -> Refusal {
-    Refusal::Conflict {
-        message: "this node takes no registrations; register with a proxy".into(),
-        generation: None,
-        proxies: proxies.to_vec(),
     }
 }
 
 /// Accepts until told to stop. Each connection is a task; the semaphore bounds them.
 async fn serve(
     listener: TcpListener,
+    tls: Option<ServerTls>,
     context: Arc<Context>,
     mut shutdown: oneshot::Receiver<()>,
 ) -> io::Result<()> {
@@ -297,9 +306,9 @@ async fn serve(
         };
         match accepted {
             Ok((stream, caller)) => {
-                let context = Arc::clone(&context);
+                let (context, tls) = (Arc::clone(&context), tls.clone());
                 tokio::spawn(async move {
-                    serve_connection(stream, caller, context).await;
+                    serve_stream(stream, tls, caller, context).await;
                     drop(slot);
                 });
             }
@@ -312,12 +321,27 @@ async fn serve(
     }
 }
 
-async fn serve_connection(
-    stream: tokio::net::TcpStream,
+/// Speaks TLS first if this node does.
+async fn serve_stream(
+    stream: TcpStream,
+    tls: Option<ServerTls>,
     caller: SocketAddr,
     context: Arc<Context>,
 ) {
     let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else { return serve_connection(stream, caller, context).await };
+    match tokio::time::timeout(HEADER_TIMEOUT, tls.acceptor().accept(stream)).await {
+        Ok(Ok(stream)) => serve_connection(stream, caller, context).await,
+        Ok(Err(error)) => tracing::debug!(%caller, %error, "no TLS with this client"),
+        Err(_) => tracing::debug!(%caller, "the client did not finish its TLS handshake"),
+    }
+}
+
+async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    caller: SocketAddr,
+    context: Arc<Context>,
+) {
     let service = hyper::service::service_fn(move |request| {
         let context = Arc::clone(&context);
         async move { Ok::<_, std::convert::Infallible>(routes::answer(&context, caller, request).await) }

@@ -33,7 +33,7 @@ pub enum ServiceError {
     Telemetry(#[from] telemetry::TelemetryError),
     /// `--healthcheck`: no runtime, or the answer is no.
     #[error("{0}")]
-    Unhealthy(#[from] operations_client::ClientError),
+    Unhealthy(#[from] operations_client::HealthcheckError),
     /// The operating system refused something.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -53,7 +53,7 @@ pub fn run<E: Error + Send + Sync + 'static>(
     let config = Config::load(&args.config)?;
     if args.healthcheck {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        return Ok(runtime.block_on(operations_client::healthcheck(config.operations.addr))?);
+        return Ok(runtime.block_on(operations_client::healthcheck(&config.operations))?);
     }
     telemetry::start(&config)?;
     if args.exit_with_parent {

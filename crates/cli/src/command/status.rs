@@ -51,7 +51,8 @@ pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
 
 async fn ask(proxy: SocketAddr, secrets: &Secrets) -> Result<(NodeVitals, Peers), ClientError> {
     let client = OperationsClient::new(PATIENCE);
-    tokio::try_join!(client.vitals(proxy), client.peers(proxy, secrets.first()))
+    let secret = secrets.first();
+    tokio::try_join!(client.vitals(proxy), client.peers(proxy, secret.as_deref()))
 }
 
 /// What to look at, by what went wrong.

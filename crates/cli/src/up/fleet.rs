@@ -189,6 +189,8 @@ mod tests {
             operations: address,
             state,
             generation: Generation(generation),
+            capabilities: Vec::new(),
+            operations_tls: None,
             models: Vec::new(),
             fingerprint: None,
             in_flight: 0,

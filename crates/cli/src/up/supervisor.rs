@@ -235,7 +235,7 @@ fn watch_peers(proxy: SocketAddr, secrets: Secrets) -> (watch::Sender<bool>, Rec
         let client = OperationsClient::new(PROBE_TIMEOUT);
         while wanted.wait_for(|wanted| *wanted).await.is_ok() {
             // Until it listens, it cannot be asked: that is no news.
-            if let Ok(members) = client.peers(proxy, secrets.first()).await
+            if let Ok(members) = client.peers(proxy, secrets.first().as_deref()).await
                 && sender.send(members.peers).await.is_err()
             {
                 break;

@@ -1,18 +1,20 @@
 use super::*;
-use inferno_shared::membership::{ModelRef, NodeLoad, NodeState, ReportedLoad};
+use inferno_shared::membership::{ModelRef, NodeLoad, NodeState, NodeType, ReportedLoad};
 use proptest::prelude::*;
 
 const REQUEST: RouteRequest<'_> = RouteRequest { model: "m" };
 
 fn node(index: usize, queue_depth: u64) -> Arc<NodeView> {
-    let address = ([127, 0, 0, 1], 1).into();
+    let address: std::net::SocketAddr = ([127, 0, 0, 1], 1).into();
     Arc::new(NodeView {
         id: format!("n{index}"),
+        node_type: NodeType::Backend,
         generation: Generation(1),
         address,
-        operations: address,
+        operations: address.into(),
         state: NodeState::Ready,
         models: vec![ModelRef { id: "m".into(), sha256: None }],
+        capabilities: Vec::new(),
         fingerprint: None,
         max_concurrency: None,
         token: None,

@@ -5,7 +5,8 @@ use inferno_shared::{
     MetricsCollector,
     config::ProxyConfig,
     membership::{
-        Generation, ModelRef, NodeLoad, NodeState, NodeView, ReportedLoad, Snapshot, Token,
+        Generation, ModelRef, NodeLoad, NodeState, NodeType, NodeView, ReportedLoad, Snapshot,
+        Token,
     },
 };
 use std::{
@@ -60,11 +61,13 @@ impl Members {
 pub fn node(id: &str, address: SocketAddr, state: NodeState) -> Arc<NodeView> {
     Arc::new(NodeView {
         id: id.into(),
+        node_type: NodeType::Backend,
         generation: Generation(1_700_000_000_000),
         address,
-        operations: address,
+        operations: address.into(),
         state,
         models: vec![ModelRef { id: "m".into(), sha256: None }],
+        capabilities: Vec::new(),
         fingerprint: None,
         max_concurrency: None,
         token: Some(Token::new("lease-token")),

@@ -70,6 +70,17 @@ pub const KEYS: &[Key] = &[
         "false: /metrics and /telemetry answer 404; the rest stays.",
     ),
     key(
+        "operations.tls.cert_file",
+        Text,
+        "Certificate chain of this node, PEM: its operations server then speaks TLS. Read again on SIGHUP.",
+    ),
+    key("operations.tls.key_file", Text, "Private key of that certificate, PEM."),
+    key(
+        "operations.tls.ca_file",
+        Text,
+        "Certificates to trust when speaking to other operations servers, PEM. Default: the system's.",
+    ),
+    key(
         "registration.secret_files",
         List,
         "Files holding the shared secret. The first is sent, all are accepted.",
@@ -88,6 +99,16 @@ pub const KEYS: &[Key] = &[
     key("health.interval_ms", Integer, "Time between two checks of one node, in milliseconds."),
     key("health.timeout_ms", Integer, "How long one check may take, in milliseconds."),
     key("proxy.listen", Text, "Where the proxy accepts traffic."),
+    key(
+        "proxy.peers",
+        List,
+        "Operations addresses ([https://]host:port) to introduce this proxy to: other proxies, which tell their backends, or backends.",
+    ),
+    key(
+        "proxy.advertise",
+        Text,
+        "host:port that other nodes should know this proxy by. Default, per node: the local address of the route to it.",
+    ),
     key("proxy.routing.policy", Text, "least_outstanding or round_robin."),
     key("proxy.body_bytes_max", Text, "Largest request body (413 above): bytes, or e.g. 16MiB."),
     key("proxy.body_bytes_total", Text, "All request bodies held at once (503 above)."),
@@ -116,7 +137,7 @@ pub const KEYS: &[Key] = &[
     key(
         "backend.proxies",
         List,
-        "Operations addresses (host:port) of the proxies to register with.",
+        "Operations addresses ([https://]host:port) of the proxies to register with; every address behind a name.",
     ),
     key(
         "backend.advertise",

@@ -16,6 +16,7 @@ pub use reference::reference;
 pub use schema::{
     BackendConfig, Config, HealthConfig, LogConfig, LogFormat, NodeConfig, Notices,
     OperationsConfig, ProxyConfig, ProxyTimeouts, RegistrationConfig, RoutingConfig, RoutingPolicy,
+    TlsConfig,
 };
 pub use size::ByteSize;
 

@@ -76,6 +76,20 @@ pub struct OperationsConfig {
     pub addr: SocketAddr,
     /// False: `/metrics` and `/telemetry` are 404.
     pub enable_metrics: bool,
+    /// TLS on this port, and towards other nodes' operations ports.
+    pub tls: TlsConfig,
+}
+
+/// `operations.tls.*`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// This node's certificate and its chain, PEM; none: plain HTTP.
+    pub cert_file: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub key_file: Option<PathBuf>,
+    /// Whom to trust when speaking to other nodes, PEM; none: whom the system trusts.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// `registration.*`
@@ -90,6 +104,13 @@ pub struct RegistrationConfig {
     pub lease_ms: u64,
     /// Accept registrations off loopback without a secret. Dangerous, therefore in so many words.
     pub allow_unauthenticated: bool,
+}
+
+impl RegistrationConfig {
+    /// Nobody off loopback may register, nor be registered.
+    pub fn is_loopback_only(&self) -> bool {
+        self.secret_files.is_empty() && !self.allow_unauthenticated
+    }
 }
 
 /// `health.*`
@@ -108,6 +129,10 @@ pub struct HealthConfig {
 pub struct ProxyConfig {
     /// Where traffic is accepted.
     pub listen: SocketAddr,
+    /// Operations addresses to introduce this proxy to: other proxies, or backends.
+    pub peers: Vec<String>,
+    /// `host:port` that other nodes should know it by; none: the local address of the route to each.
+    pub advertise: Option<String>,
     /// How a backend is chosen.
     pub routing: RoutingConfig,
     /// Largest request body; 413 above.
@@ -189,7 +214,11 @@ impl Default for LogConfig {
 
 impl Default for OperationsConfig {
     fn default() -> Self {
-        Self { addr: SocketAddr::from(([127, 0, 0, 1], 6100)), enable_metrics: true }
+        Self {
+            addr: SocketAddr::from(([127, 0, 0, 1], 6100)),
+            enable_metrics: true,
+            tls: TlsConfig::default(),
+        }
     }
 }
 
@@ -230,6 +259,8 @@ impl Default for ProxyConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            peers: Vec::new(),
+            advertise: None,
             routing: RoutingConfig::default(),
             body_bytes_max: ByteSize::mib(16),
             body_bytes_total: ByteSize::mib(512),

@@ -12,125 +12,43 @@
 //! ```
 //!
 //! A node is heard (`joining`) when it registers, and believed (`ready`) when its node vitals, read
-//! at the address it gave, carry the id, generation and nonce it registered with.
+//! at the address it gave, carry the id, generation and nonce it registered with. Whoever claims
+//! the id of a node that is alive has to wait until that one fails the same proof
+//! ([`Conflict::Contested`]).
 
+mod events;
 mod node;
+mod record;
 mod snapshot;
 
+pub use events::{Accepted, Announcement, Check, Conflict, Target, Transition};
 pub use node::{
-    Generation, InFlight, ModelRef, NodeLoad, NodeState, NodeView, ReportedLoad, Token,
+    Generation, InFlight, ModelRef, NodeLoad, NodeState, NodeType, NodeView, ReportedLoad, Token,
 };
 pub use snapshot::Snapshot;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use record::{Claim, Node};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Time since an origin that the caller chooses and never moves.
 pub type Time = Duration;
-
-/// Checks missed before a node is out.
-const MISSES_TO_GONE: u32 = 3;
-/// Checks passed before a suspect is trusted again.
-const PASSES_TO_READY: u32 = 2;
 
 /// The rules' numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// How long a registration holds.
     pub lease: Duration,
+    /// Between two checks of one node.
+    pub interval: Duration,
     /// How long a gone node is still shown.
     pub retention: Duration,
     /// Most nodes at once.
     pub nodes_max: usize,
-}
-
-/// A validated registration.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Announcement {
-    /// The node's name.
-    pub id: String,
-    /// Where it takes traffic.
-    pub address: SocketAddr,
-    /// Where its operations server answers.
-    pub operations: SocketAddr,
-    /// This incarnation; none in the short form: each registration from a new address is a newer one.
-    pub generation: Option<Generation>,
-    /// What its vitals must show; none in the short form.
-    pub nonce: Option<String>,
-    /// What the node demands in requests.
-    pub token: Option<Token>,
-    /// What it serves.
-    pub models: Vec<ModelRef>,
-    /// Equal fingerprints give equal tokens.
-    pub fingerprint: Option<String>,
-    /// Sequences it computes together.
-    pub max_concurrency: Option<u32>,
-    /// It takes no new requests.
-    pub draining: bool,
-}
-
-/// A registration was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accepted {
-    /// New here, or a new incarnation: to be proved.
-    Registered,
-    /// The same incarnation: its lease was renewed.
-    Updated,
-}
-
-/// A registration was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Conflict {
-    /// A newer incarnation is known.
-    #[error("generation is older than the current one, {current}")]
-    OlderGeneration {
-        /// The generation to go beyond.
-        current: Generation,
-    },
-    /// The id belongs to a node elsewhere that proves alive.
-    #[error("id is in use at {holder}, which is alive")]
-    IdInUse {
-        /// Where that node is.
-        holder: SocketAddr,
-    },
-    /// No room.
-    #[error("the limit of {limit} nodes is reached")]
-    Full {
-        /// The limit.
-        limit: usize,
-    },
-}
-
-/// What a check of a node found.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Check {
-    /// The incarnation we know answered.
-    Passed {
-        /// It takes new requests.
-        ready: bool,
-        /// It is draining.
-        draining: bool,
-        /// The load it reports.
-        load: ReportedLoad,
-    },
-    /// No answer in time, or one that makes no sense.
-    Missed,
-    /// Nobody listens there.
-    Refused,
-    /// Someone else answered: this incarnation is no more.
-    Replaced,
-}
-
-#[derive(Debug)]
-struct Node {
-    announcement: Announcement,
-    generation: Generation,
-    state: NodeState,
-    lease_until: Time,
-    misses: u32,
-    passes: u32,
-    forget_at: Option<Time>,
-    reported: ReportedLoad,
-    load: Arc<NodeLoad>,
 }
 
 /// The members as one proxy sees them.
@@ -142,15 +60,29 @@ pub struct Membership {
     /// Reported loads that no version shows yet: every check brings one, so they are shown together,
     /// once a tick.
     loads_changed: bool,
+    /// When time was last seen to pass.
+    ticked: Option<Time>,
+    transitions: Vec<Transition>,
 }
 
 impl Membership {
     /// Nobody yet.
     pub fn new(rules: Rules) -> Self {
-        Self { rules, nodes: BTreeMap::new(), version: 0, loads_changed: false }
+        Self {
+            rules,
+            nodes: BTreeMap::new(),
+            version: 0,
+            loads_changed: false,
+            ticked: None,
+            transitions: Vec::new(),
+        }
     }
 
     /// A node registered or renewed.
+    ///
+    /// # Errors
+    /// [`Conflict::Contested`] asks for a check of the present holder of the id: if it fails, the
+    /// same announcement is taken.
     pub fn register(
         &mut self,
         now: Time,
@@ -165,111 +97,119 @@ impl Membership {
             self.admit(now, announcement, generation);
             return Ok(Accepted::Registered);
         };
-        let generation = known.judge(&announcement)?;
-        if generation == known.generation && known.state != NodeState::Gone {
-            self.renew(now, announcement);
-            Ok(Accepted::Updated)
-        } else {
-            self.admit(now, announcement, generation);
-            Ok(Accepted::Registered)
+        match known.judge(&announcement)? {
+            Claim::Renewal(generation) if known.state() != NodeState::Gone => {
+                self.renew(now, announcement, generation);
+                Ok(Accepted::Updated)
+            }
+            Claim::Renewal(generation) | Claim::Succession(generation) => {
+                self.admit(now, announcement, generation);
+                Ok(Accepted::Registered)
+            }
         }
     }
 
     fn admit(&mut self, now: Time, announcement: Announcement, generation: Generation) {
         let id = announcement.id.clone();
+        let was = self.nodes.get(&id);
         // Streams that began before a short absence still count.
-        let load = match self.nodes.get(&id) {
-            Some(old) if old.generation == generation => Arc::clone(&old.load),
+        let load = match was {
+            Some(old) if old.generation() == generation => Arc::clone(&old.view().load),
             _ => Arc::default(),
         };
-        let node = Node {
-            generation,
-            state: NodeState::Joining,
-            lease_until: now + self.rules.lease,
-            misses: 0,
-            passes: 0,
-            forget_at: None,
-            reported: ReportedLoad::default(),
-            load,
-            announcement,
-        };
+        let was = was.map(Node::state);
+        let lease_until = now + self.rules.lease;
+        // The first check follows at once; those after it are spread over the interval, so that a
+        // fleet that started together is not checked in one burst.
+        let next_check = now + spread(&id, self.rules.interval);
+        let node = Node::joining(announcement, generation, load, lease_until, next_check);
+        self.note(&id, node.view(), was);
         self.nodes.insert(id, node);
         self.version += 1;
     }
 
-    fn renew(&mut self, now: Time, announcement: Announcement) {
+    fn renew(&mut self, now: Time, announcement: Announcement, generation: Generation) {
         let lease_until = now + self.rules.lease;
-        let Some(node) = self.nodes.get_mut(&announcement.id) else { return };
-        node.lease_until = lease_until;
-        if announcement.draining && node.state != NodeState::Draining {
-            node.state = NodeState::Draining;
-            self.version += 1;
-        }
-        if node.announcement != announcement {
-            node.announcement = announcement;
-            self.version += 1;
-        }
+        let id = announcement.id.clone();
+        self.update(&id, |node| node.renew(announcement, generation, lease_until));
     }
 
     /// A node said goodbye. False: that incarnation is not (or no longer) known.
     pub fn leave(&mut self, now: Time, id: &str, generation: Option<Generation>) -> bool {
-        let forget_at = now + self.rules.retention;
-        let Some(node) = self.nodes.get_mut(id) else { return false };
-        if generation.is_some_and(|generation| generation < node.generation) {
+        let Some(node) = self.nodes.get(id) else { return false };
+        if generation.is_some_and(|generation| generation < node.generation()) {
             return false;
         }
-        node.lease_until = now;
-        self.version += u64::from(node.out(forget_at));
+        let forget_at = now + self.rules.retention;
+        self.update(id, |node| node.leave(now, generation, forget_at));
         true
     }
 
     /// A check of `id`, as it was in `generation`, came back.
     pub fn checked(&mut self, now: Time, id: &str, generation: Generation, check: Check) {
         let forget_at = now + self.rules.retention;
-        let Some(node) = self.nodes.get_mut(id).filter(|node| node.generation == generation) else {
-            return;
-        };
-        let before = (node.state, node.reported);
-        match check {
-            Check::Passed { ready, draining, load } => node.passed(ready, draining, load),
-            Check::Missed => node.missed(forget_at),
-            // A node that is still starting may not listen yet; its lease decides.
-            Check::Refused | Check::Replaced if node.state == NodeState::Joining => {
-                node.missed(forget_at);
-            }
-            Check::Refused | Check::Replaced => {
-                node.out(forget_at);
-            }
-        }
-        self.version += u64::from(before.0 != node.state);
-        self.loads_changed |= before.1 != node.reported;
+        self.loads_changed |= self
+            .update(id, |node| node.generation() == generation && node.checked(check, forget_at));
     }
 
     /// The data path could not connect: the node is out until a check passes again.
     pub fn connect_refused(&mut self, now: Time, id: &str, generation: Generation) {
-        self.checked(now, id, generation, Check::Refused);
+        let forget_at = now + self.rules.retention;
+        self.update(id, |node| node.generation() == generation && node.refused(forget_at));
     }
 
-    /// Time passed: leases end, the gone are forgotten, reported loads are shown.
+    /// Time passed: leases end, the gone are forgotten, reported loads are shown. To be called
+    /// several times a lease; a longer silence means that this process did not run, and time that
+    /// it did not live through costs nobody a lease.
     pub fn tick(&mut self, now: Time) {
+        let silence = now.saturating_sub(self.ticked.replace(now).unwrap_or(now));
+        if silence > self.rules.lease / 2 {
+            self.nodes.values_mut().for_each(|node| node.prolong(silence));
+        }
         let forget_at = now + self.rules.retention;
-        for node in self.nodes.values_mut().filter(|node| node.lease_until <= now) {
-            self.version += u64::from(node.out(forget_at));
+        let over = self.nodes.iter().filter(|(_, node)| node.is_over(now));
+        let over: Vec<String> = over.map(|(id, _)| id.clone()).collect();
+        for id in over {
+            self.update(&id, |node| node.out(forget_at));
         }
         let before = self.nodes.len();
-        self.nodes.retain(|_, node| node.forget_at.is_none_or(|at| now < at));
-        let changed = before != self.nodes.len() || std::mem::take(&mut self.loads_changed);
+        let transitions = &mut self.transitions;
+        self.nodes.retain(|id, node| {
+            let keep = !node.is_forgotten(now);
+            if !keep {
+                transitions.push(Transition::forgotten(id, node.view()));
+            }
+            keep
+        });
+        let mut changed = before != self.nodes.len();
+        if std::mem::take(&mut self.loads_changed) {
+            for node in self.nodes.values_mut() {
+                changed |= node.show_load();
+            }
+        }
         self.version += u64::from(changed);
     }
 
-    /// Who is to be checked: everyone whose lease holds, the gone among them, for they may return.
-    pub fn to_check(&self, now: Time) -> impl Iterator<Item = Target> + '_ {
-        self.nodes.values().filter(move |node| now < node.lease_until).map(Node::target)
+    /// Whose check is due, each marked as being checked until [`Membership::checked`]: everyone
+    /// whose lease holds, the gone among them, for they may return.
+    pub fn start_checks(&mut self, now: Time) -> Vec<Target> {
+        let interval = self.rules.interval;
+        let due = self.nodes.values_mut().filter(|node| node.check_is_due(now));
+        due.map(|node| {
+            node.start_check(now, interval);
+            node.target()
+        })
+        .collect()
     }
 
-    /// One node, as something to check.
+    /// One node, as something to check now, outside its turn.
     pub fn target(&self, id: &str) -> Option<Target> {
         self.nodes.get(id).map(Node::target)
+    }
+
+    /// The node of that name.
+    pub fn get(&self, id: &str) -> Option<&NodeView> {
+        self.nodes.get(id).map(|node| &**node.view())
     }
 
     /// Grows with every change that a snapshot would show.
@@ -277,120 +217,44 @@ impl Membership {
         self.version
     }
 
-    /// The members as the data path reads them.
+    /// The members as the data path reads them. Costs a pointer for each node.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(self.version, self.nodes.values().map(|node| Arc::new(node.view())).collect())
+        Snapshot::new(
+            self.version,
+            self.nodes.values().map(|node| Arc::clone(node.view())).collect(),
+        )
+    }
+
+    /// The changes of state since the last call, in their order.
+    pub fn take_transitions(&mut self) -> Vec<Transition> {
+        std::mem::take(&mut self.transitions)
+    }
+
+    /// Applies `change` to a node and shows what it changed. What `change` returned, or false
+    /// without such a node.
+    fn update(&mut self, id: &str, change: impl FnOnce(&mut Node) -> bool) -> bool {
+        let Some(node) = self.nodes.get_mut(id) else { return false };
+        let was = node.state();
+        let outcome = change(node);
+        let shows = node.refresh();
+        let view = Arc::clone(node.view());
+        self.version += u64::from(shows);
+        self.note(id, &view, Some(was));
+        outcome
+    }
+
+    fn note(&mut self, id: &str, view: &NodeView, was: Option<NodeState>) {
+        if was != Some(view.state) {
+            self.transitions.push(Transition::of(id, view, was));
+        }
     }
 }
 
-/// Where to check a node, and what must be found there.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// The node's name.
-    pub id: String,
-    /// The incarnation.
-    pub generation: Generation,
-    /// The generation its vitals must show; none for the short form.
-    pub expected_generation: Option<Generation>,
-    /// The nonce its vitals must show; none for the short form.
-    pub nonce: Option<String>,
-    /// Its operations server.
-    pub operations: SocketAddr,
-}
-
-impl Node {
-    /// Which incarnation `announcement` is of, if it may speak for this id.
-    fn judge(&self, announcement: &Announcement) -> Result<Generation, Conflict> {
-        let same_place = announcement.address == self.announcement.address
-            && announcement.operations == self.announcement.operations;
-        let alive =
-            matches!(self.state, NodeState::Ready | NodeState::Suspect | NodeState::Draining);
-        let generation = match announcement.generation {
-            Some(generation) => generation,
-            None if same_place => self.generation,
-            None => self.generation.next(),
-        };
-        if generation < self.generation {
-            return Err(Conflict::OlderGeneration { current: self.generation });
-        }
-        if !same_place && alive {
-            return Err(Conflict::IdInUse { holder: self.announcement.address });
-        }
-        let same_process = same_place && announcement.nonce == self.announcement.nonce;
-        if generation == self.generation && !same_process {
-            return Err(Conflict::OlderGeneration { current: self.generation });
-        }
-        Ok(generation)
-    }
-
-    fn passed(&mut self, ready: bool, draining: bool, load: ReportedLoad) {
-        self.misses = 0;
-        self.passes = if ready { self.passes.saturating_add(1) } else { 0 };
-        self.reported = load;
-        self.state = match self.state {
-            _ if draining => NodeState::Draining,
-            NodeState::Joining if ready => NodeState::Ready,
-            NodeState::Joining => NodeState::Joining,
-            NodeState::Draining => NodeState::Draining,
-            // It answers and says it cannot serve: no new traffic, but not out.
-            NodeState::Ready | NodeState::Suspect if !ready => NodeState::Suspect,
-            NodeState::Ready => NodeState::Ready,
-            NodeState::Suspect | NodeState::Gone if self.passes >= PASSES_TO_READY => {
-                NodeState::Ready
-            }
-            state @ (NodeState::Suspect | NodeState::Gone) => state,
-        };
-        if self.state != NodeState::Gone {
-            self.forget_at = None;
-        }
-    }
-
-    fn missed(&mut self, forget_at: Time) {
-        self.misses += 1;
-        self.passes = 0;
-        if self.misses >= MISSES_TO_GONE {
-            self.out(forget_at);
-        } else if self.state == NodeState::Ready {
-            self.state = NodeState::Suspect;
-        }
-    }
-
-    /// Takes the node out; false if it was out.
-    fn out(&mut self, forget_at: Time) -> bool {
-        self.passes = 0;
-        let was_in = self.state != NodeState::Gone;
-        if was_in {
-            self.state = NodeState::Gone;
-            self.forget_at = Some(forget_at);
-        }
-        was_in
-    }
-
-    fn target(&self) -> Target {
-        Target {
-            id: self.announcement.id.clone(),
-            generation: self.generation,
-            expected_generation: self.announcement.generation,
-            nonce: self.announcement.nonce.clone(),
-            operations: self.announcement.operations,
-        }
-    }
-
-    fn view(&self) -> NodeView {
-        NodeView {
-            id: self.announcement.id.clone(),
-            generation: self.generation,
-            address: self.announcement.address,
-            operations: self.announcement.operations,
-            state: self.state,
-            models: self.announcement.models.clone(),
-            fingerprint: self.announcement.fingerprint.clone(),
-            max_concurrency: self.announcement.max_concurrency,
-            token: self.announcement.token.clone(),
-            reported: self.reported,
-            load: Arc::clone(&self.load),
-        }
-    }
+/// A share of `interval` that depends on the name alone.
+fn spread(id: &str, interval: Duration) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    interval.mul_f64((hasher.finish() >> 32) as f64 / f64::from(u32::MAX))
 }
 
 #[cfg(test)]

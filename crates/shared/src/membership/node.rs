@@ -1,5 +1,6 @@
 //! What is known of one node.
 
+use crate::endpoint::Endpoint;
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
@@ -31,6 +32,17 @@ impl fmt::Display for Generation {
     }
 }
 
+/// What kind of node speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeType {
+    /// It serves models.
+    #[default]
+    Backend,
+    /// It routes, and never gets traffic from another proxy.
+    Proxy,
+}
+
 /// Where a node is in its life, as a proxy sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -48,6 +60,11 @@ pub enum NodeState {
 }
 
 impl NodeState {
+    /// It has proved itself and has not been lost since.
+    pub fn is_alive(self) -> bool {
+        matches!(self, Self::Ready | Self::Suspect | Self::Draining)
+    }
+
     /// The word used on the wire and on screens.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -147,16 +164,20 @@ impl Drop for InFlight {
 pub struct NodeView {
     /// The node's name.
     pub id: String,
+    /// What kind of node it is.
+    pub node_type: NodeType,
     /// Its incarnation.
     pub generation: Generation,
     /// Where it takes traffic.
     pub address: SocketAddr,
     /// Where its operations server answers.
-    pub operations: SocketAddr,
+    pub operations: Endpoint,
     /// Where it is in its life.
     pub state: NodeState,
     /// What it serves.
     pub models: Vec<ModelRef>,
+    /// Free words about what it can do.
+    pub capabilities: Vec<String>,
     /// Equal fingerprints give equal tokens.
     pub fingerprint: Option<String>,
     /// Sequences it computes together.
@@ -170,6 +191,11 @@ pub struct NodeView {
 }
 
 impl NodeView {
+    /// Whether it takes traffic at all.
+    pub fn is_backend(&self) -> bool {
+        self.node_type == NodeType::Backend
+    }
+
     /// Whether it serves `model`.
     pub fn serves(&self, model: &str) -> bool {
         self.models.iter().any(|served| served.id == model)

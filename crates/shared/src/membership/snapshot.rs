@@ -1,6 +1,6 @@
 //! The membership as the data path reads it: immutable, shared, replaced whole.
 
-use super::{ModelRef, NodeState, NodeView};
+use super::{ModelRef, NodeState, NodeType, NodeView};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// All nodes at one moment.
@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 pub struct Snapshot {
     /// Grows with each change.
     pub version: u64,
-    /// Every node, by id, the gone among them.
+    /// Every node in the order of their ids, the gone among them.
     pub nodes: Vec<Arc<NodeView>>,
 }
 
@@ -24,7 +24,7 @@ impl Snapshot {
         let in_state = |state| -> Vec<_> {
             self.nodes
                 .iter()
-                .filter(|node| node.state == state && node.serves(model))
+                .filter(|node| node.state == state && node.is_backend() && node.serves(model))
                 .cloned()
                 .collect()
         };
@@ -39,16 +39,26 @@ impl Snapshot {
 
     /// What can be asked for: the models of all live nodes, each once, by name.
     pub fn models(&self) -> Vec<&ModelRef> {
-        let live = self.nodes.iter().filter(|node| {
-            matches!(node.state, NodeState::Ready | NodeState::Suspect | NodeState::Draining)
-        });
+        let live = self.nodes.iter().filter(|node| node.state.is_alive());
         let by_id: BTreeMap<&str, &ModelRef> =
             live.flat_map(|node| &node.models).map(|model| (model.id.as_str(), model)).collect();
         by_id.into_values().collect()
     }
 
-    /// Every node that is not gone.
+    /// Every backend that is not gone.
     pub fn members(&self) -> impl Iterator<Item = &Arc<NodeView>> {
-        self.nodes.iter().filter(|node| node.state != NodeState::Gone)
+        self.nodes.iter().filter(|node| node.state != NodeState::Gone && node.is_backend())
+    }
+
+    /// The other proxies that have proved themselves.
+    pub fn proxies(&self) -> impl Iterator<Item = &Arc<NodeView>> {
+        let is_proxy = |node: &&Arc<NodeView>| node.node_type == NodeType::Proxy;
+        self.nodes.iter().filter(is_proxy).filter(|node| node.state.is_alive())
+    }
+
+    /// The node of that name.
+    pub fn get(&self, id: &str) -> Option<&Arc<NodeView>> {
+        let at = self.nodes.binary_search_by(|node| node.id.as_str().cmp(id)).ok()?;
+        self.nodes.get(at)
     }
 }

@@ -1,22 +1,26 @@
 use super::*;
 use proptest::prelude::*;
+use std::net::SocketAddr;
 
 const LEASE: Duration = Duration::from_secs(10);
 const RETENTION: Duration = Duration::from_secs(30);
 
 fn membership() -> Membership {
-    Membership::new(Rules { lease: LEASE, retention: RETENTION, nodes_max: 3 })
+    let interval = Duration::from_secs(1);
+    Membership::new(Rules { lease: LEASE, interval, retention: RETENTION, nodes_max: 3 })
 }
 
 fn announce(id: &str, port: u16, generation: u64) -> Announcement {
     Announcement {
         id: id.into(),
+        node_type: NodeType::Backend,
         address: ([127, 0, 0, 1], port).into(),
-        operations: ([127, 0, 0, 1], port + 1).into(),
+        operations: SocketAddr::from(([127, 0, 0, 1], port + 1)).into(),
         generation: Some(Generation(generation)),
         nonce: Some(format!("{id}-{generation}")),
         token: None,
         models: vec![ModelRef { id: "m".into(), sha256: None }],
+        capabilities: Vec::new(),
         fingerprint: None,
         max_concurrency: None,
         draining: false,
@@ -72,10 +76,32 @@ fn one_miss_suspects_three_remove_two_passes_restore() {
         membership.checked(at(second), "a", Generation(5), Check::Missed);
     }
     assert_eq!(state(&membership, "a"), Some(NodeState::Gone));
-    assert_eq!(membership.to_check(at(7)).count(), 1, "its lease holds: it may return");
-    membership.checked(at(7), "a", Generation(5), passed());
-    membership.checked(at(8), "a", Generation(5), passed());
+    assert_eq!(membership.start_checks(at(9)).len(), 1, "its lease holds: it may return");
+    membership.checked(at(9), "a", Generation(5), passed());
+    membership.checked(at(9), "a", Generation(5), passed());
     assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
+}
+
+#[test]
+fn checks_come_one_at_a_time_once_an_interval_and_spread_over_it() {
+    let mut membership = membership();
+    for (id, port) in [("a", 80), ("b", 90), ("c", 100)] {
+        membership.register(at(0), announce(id, port, 5)).expect("room");
+    }
+    let mut firsts: BTreeMap<String, u32> = BTreeMap::new();
+    for step in 0..100u32 {
+        for target in membership.start_checks(Duration::from_millis(10) * step) {
+            firsts.entry(target.id).or_insert(step);
+        }
+    }
+    assert_eq!(firsts.len(), 3, "each once within the first interval: {firsts:?}");
+    assert!(firsts.values().min() != firsts.values().max(), "not all at once: {firsts:?}");
+    assert!(membership.start_checks(at(5)).is_empty(), "each is still being checked");
+    membership.checked(at(5), "a", Generation(5), passed());
+    assert_eq!(membership.start_checks(at(5)).len(), 1);
+    membership.checked(at(5), "a", Generation(5), passed());
+    assert!(membership.start_checks(at(5)).is_empty(), "not before its turn");
+    assert_eq!(membership.start_checks(at(6)).len(), 1);
 }
 
 #[test]
@@ -106,16 +132,26 @@ fn a_refused_connection_or_a_stranger_removes_at_once() {
 #[test]
 fn a_lease_ends_without_renewal_and_the_gone_are_forgotten() {
     let mut membership = with_ready_a();
-    membership.tick(at(9));
+    pass(&mut membership, at(0), 9);
     assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
     assert_eq!(membership.register(at(9), announce("a", 80, 5)), Ok(Accepted::Updated));
-    membership.tick(at(18));
+    pass(&mut membership, at(9), 9);
     assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
     membership.tick(at(19));
     assert_eq!(state(&membership, "a"), Some(NodeState::Gone));
-    assert_eq!(membership.to_check(at(19)).count(), 0);
-    membership.tick(at(49));
+    assert!(membership.start_checks(at(19)).is_empty());
+    pass(&mut membership, at(19), 30);
     assert_eq!(state(&membership, "a"), None);
+}
+
+#[test]
+fn time_that_this_process_did_not_live_through_costs_nobody_a_lease() {
+    let mut membership = with_ready_a();
+    membership.tick(at(2));
+    membership.tick(at(3_600));
+    assert_eq!(state(&membership, "a"), Some(NodeState::Ready), "nobody could renew meanwhile");
+    pass(&mut membership, at(3_600), 8);
+    assert_eq!(state(&membership, "a"), Some(NodeState::Gone), "8 of its 10 s were left");
 }
 
 #[test]
@@ -125,6 +161,9 @@ fn an_older_incarnation_never_wins() {
     assert_eq!(older, Err(Conflict::OlderGeneration { current: Generation(5) }));
     assert!(!membership.leave(at(1), "a", Some(Generation(4))));
     assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
+    let newer = membership.register(at(1), announce("a", 80, 6));
+    assert!(matches!(newer, Err(Conflict::Contested(_))), "5 was alive a moment ago: {newer:?}");
+    membership.checked(at(1), "a", Generation(5), Check::Replaced);
     assert_eq!(membership.register(at(1), announce("a", 80, 6)), Ok(Accepted::Registered));
     assert_eq!(state(&membership, "a"), Some(NodeState::Joining), "to be proved anew");
     membership.checked(at(1), "a", Generation(5), passed());
@@ -132,10 +171,39 @@ fn an_older_incarnation_never_wins() {
 }
 
 #[test]
+fn a_process_that_outgrew_another_proxys_memory_keeps_its_place() {
+    let mut membership = with_ready_a();
+    let outgrown = Announcement { generation: Some(Generation(9)), ..announce("a", 80, 5) };
+    membership.start_checks(at(2));
+    assert_eq!(membership.register(at(2), outgrown), Ok(Accepted::Updated));
+    assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
+    let target = membership.start_checks(at(3)).pop().expect("the old check does not block");
+    assert_eq!(target.expected_generation, Some(Generation(9)));
+    let again = membership.register(at(3), announce("a", 80, 5));
+    assert_eq!(again, Err(Conflict::OlderGeneration { current: Generation(9) }));
+}
+
+#[test]
+fn a_successor_is_not_proved_by_a_check_of_its_predecessor() {
+    let mut membership = with_ready_a();
+    membership.checked(at(1), "a", Generation(5), Check::Refused);
+    let moved = Announcement { nonce: Some("other".into()), ..announce("a", 90, 5) };
+    let refused = membership.register(at(1), moved.clone());
+    assert_eq!(refused, Err(Conflict::OlderGeneration { current: Generation(5) }));
+    let outgrown = Announcement { generation: Some(Generation(6)), ..moved };
+    assert_eq!(membership.register(at(1), outgrown), Ok(Accepted::Registered));
+    membership.checked(at(1), "a", Generation(5), passed());
+    assert_eq!(state(&membership, "a"), Some(NodeState::Joining));
+}
+
+#[test]
 fn an_id_cannot_be_taken_from_a_node_that_is_alive() {
     let mut membership = with_ready_a();
-    let thief = membership.register(at(1), announce("a", 90, 6));
-    assert_eq!(thief, Err(Conflict::IdInUse { holder: ([127, 0, 0, 1], 80).into() }));
+    let Err(Conflict::Contested(holder)) = membership.register(at(1), announce("a", 90, 6)) else {
+        panic!("taken")
+    };
+    assert_eq!(holder.address, SocketAddr::from(([127, 0, 0, 1], 80)));
+    assert_eq!(holder.nonce.as_deref(), Some("a-5"), "what it must prove");
     membership.checked(at(2), "a", Generation(5), Check::Missed);
     assert!(membership.register(at(2), announce("a", 90, 6)).is_err(), "one miss is not its end");
     membership.checked(at(3), "a", Generation(5), Check::Missed);
@@ -148,6 +216,9 @@ fn the_same_generation_with_another_nonce_is_another_process() {
     let mut membership = with_ready_a();
     let mut other = announce("a", 80, 5);
     other.nonce = Some("another".into());
+    let refused = membership.register(at(1), other.clone());
+    assert!(matches!(refused, Err(Conflict::Contested(_))), "{refused:?}");
+    membership.checked(at(1), "a", Generation(5), Check::Replaced);
     let refused = membership.register(at(1), other);
     assert_eq!(refused, Err(Conflict::OlderGeneration { current: Generation(5) }));
 }
@@ -164,7 +235,56 @@ fn draining_takes_no_new_requests_and_leaving_is_final() {
     assert_eq!(state(&membership, "a"), Some(NodeState::Draining));
     assert!(membership.leave(at(3), "a", Some(Generation(5))));
     assert_eq!(state(&membership, "a"), Some(NodeState::Gone));
-    assert_eq!(membership.to_check(at(3)).count(), 0);
+    assert!(membership.start_checks(at(3)).is_empty());
+}
+
+#[test]
+fn a_goodbye_of_an_incarnation_that_was_never_heard_counts() {
+    let mut membership = with_ready_a();
+    assert!(membership.leave(at(1), "a", Some(Generation(9))));
+    let next = membership.register(at(1), announce("a", 80, 9));
+    assert_eq!(next, Err(Conflict::OlderGeneration { current: Generation(9) }));
+    assert_eq!(membership.register(at(1), announce("a", 80, 10)), Ok(Accepted::Registered));
+}
+
+#[test]
+fn an_announcement_of_draining_counts_even_while_the_vitals_say_ready() {
+    let mut membership = membership();
+    let draining = Announcement { draining: true, ..announce("a", 80, 5) };
+    membership.register(at(0), draining).expect("room");
+    membership.checked(at(0), "a", Generation(5), passed());
+    assert_eq!(state(&membership, "a"), Some(NodeState::Draining));
+}
+
+#[test]
+fn a_proxy_is_a_member_and_gets_no_traffic() {
+    let mut membership = membership();
+    let proxy = Announcement { node_type: NodeType::Proxy, ..announce("p", 80, 5) };
+    membership.register(at(0), proxy).expect("room");
+    membership.checked(at(0), "p", Generation(5), passed());
+    let snapshot = membership.snapshot();
+    assert!(snapshot.candidates("m").is_empty() && snapshot.members().next().is_none());
+    assert_eq!(snapshot.proxies().count(), 1);
+}
+
+#[test]
+fn each_change_of_state_is_told_once() {
+    let mut membership = with_ready_a();
+    membership.checked(at(1), "a", Generation(5), Check::Refused);
+    pass(&mut membership, at(1), 49);
+    let told: Vec<_> =
+        membership.take_transitions().into_iter().map(|step| (step.was, step.state)).collect();
+    use NodeState::{Gone, Joining, Ready};
+    assert_eq!(
+        told,
+        [
+            (None, Some(Joining)),
+            (Some(Joining), Some(Ready)),
+            (Some(Ready), Some(Gone)),
+            (Some(Gone), None)
+        ]
+    );
+    assert!(membership.take_transitions().is_empty());
 }
 
 #[test]
@@ -254,6 +374,15 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// Lets seconds pass, one by one.
+fn pass(membership: &mut Membership, mut now: Time, seconds: u64) -> Time {
+    for _ in 0..seconds {
+        now += Duration::from_secs(1);
+        membership.tick(now);
+    }
+    now
+}
+
 proptest! {
     #[test]
     fn whatever_happens_the_invariants_hold(events in prop::collection::vec(event(), 1..200)) {
@@ -274,10 +403,7 @@ proptest! {
                 Event::Check { id, generation, check } => {
                     membership.checked(now, ids[id], Generation(generation), check);
                 }
-                Event::Wait { seconds } => {
-                    now += Duration::from_secs(seconds);
-                    membership.tick(now);
-                }
+                Event::Wait { seconds } => now = pass(&mut membership, now, seconds),
             }
             let after = membership.snapshot();
             prop_assert!(after.nodes.len() <= 3, "the limit holds");
@@ -295,8 +421,7 @@ proptest! {
                 prop_assert!(matches!(node.state, NodeState::Ready | NodeState::Suspect));
             }
         }
-        membership.tick(now + LEASE + RETENTION);
-        membership.tick(now + LEASE + RETENTION + RETENTION);
+        pass(&mut membership, now, (LEASE + RETENTION).as_secs() + 1);
         prop_assert!(membership.snapshot().nodes.is_empty(), "an entry leaked");
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     membership::Generation,
     registration::{
         policy,
-        wire::{self, Peers, Refusal},
+        wire::{self, Refusal},
     },
     vitals::ServiceState,
 };
@@ -92,7 +92,7 @@ fn live(context: &Context) -> Answer {
 
 fn peers(context: &Context, caller: SocketAddr, request: &Request<Incoming>) -> Answer {
     match authorize(context, caller, request) {
-        Ok(()) => json(StatusCode::OK, &Peers { peers: context.peers() }),
+        Ok(()) => json(StatusCode::OK, &context.peers()),
         Err(refusal) => refuse(&refusal),
     }
 }

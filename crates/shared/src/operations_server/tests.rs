@@ -1,7 +1,11 @@
 use super::*;
 use crate::{
-    config::Config, membership::NodeState, operations_client::OperationsClient,
-    registration::wire::Peers, vitals::ServiceState,
+    config::Config,
+    membership::NodeState,
+    operations_client::OperationsClient,
+    registration::{lease, wire::Peers},
+    tls::ClientTls,
+    vitals::ServiceState,
 };
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -27,7 +31,11 @@ async fn started(
 }
 
 fn proxy_like(server: OperationsServer) -> OperationsServer {
-    let registry = Registry::new(&Config::default(), server.connected_peers());
+    let own = NodeIdentity::new(&Config::default());
+    let (introductions, _) = lease::introductions();
+    let connected = server.connected_peers();
+    let trust = ClientTls::default();
+    let registry = Registry::new(&Config::default(), &own, trust, introductions, connected);
     server.with_registrations(Registrations::Taken(registry))
 }
 
@@ -134,7 +142,7 @@ async fn a_node_registers_is_proved_and_leaves() {
 async fn wait_for(proxy: &OperationsServer, state: NodeState) {
     let client = OperationsClient::new(Duration::from_secs(1));
     loop {
-        let Peers { peers } = client.peers(proxy.bind_addr(), None).await.expect("peers");
+        let Peers { peers, .. } = client.peers(proxy.bind_addr(), None).await.expect("peers");
         if peers.iter().any(|peer| peer.state == state) {
             return;
         }
@@ -190,13 +198,27 @@ async fn a_secret_guards_registration_and_peers() {
 }
 
 #[tokio::test]
-async fn a_backend_names_the_proxies_to_use() {
-    let elsewhere = Registrations::Elsewhere(vec!["10.0.0.1:6100".into()]);
-    let backend = started(ServiceState::Ready, |s| s.with_registrations(elsewhere)).await;
+async fn a_backend_takes_introductions_of_proxies_and_sends_backends_to_them() {
+    let identity = NodeIdentity::new(&Config::default());
+    let (introductions, introduced) = lease::introductions();
+    let elsewhere = Elsewhere::new(&Config::default().registration, &identity, introductions);
+    let backend =
+        started(ServiceState::Ready, |s| s.with_registrations(Registrations::Elsewhere(elsewhere)))
+            .await;
     let body = r#"{"id":"a","address":"127.0.0.1:9","metrics_port":1}"#;
     let (status, _, text) = ask(&backend, Method::POST, "/registration", &[], body).await;
-    assert_eq!(status, StatusCode::CONFLICT);
-    assert!(text.contains(r#""proxies":["10.0.0.1:6100"]"#), "{text}");
+    assert_eq!(status, StatusCode::CONFLICT, "{text}");
+    let proxy = |address: &str| {
+        format!(r#"{{"id":"p","node_type":"proxy","address":"{address}","metrics_port":6101}}"#)
+    };
+    let (status, _, text) =
+        ask(&backend, Method::POST, "/registration", &[], &proxy("10.0.0.1:80")).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "without a secret only loopback: {text}");
+    let (status, _, text) =
+        ask(&backend, Method::POST, "/registration", &[], &proxy("127.0.0.1:80")).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    assert!(text.contains(r#""status":"registered""#), "{text}");
+    drop(introduced);
 }
 
 #[tokio::test]

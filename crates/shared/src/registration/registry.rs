@@ -4,18 +4,21 @@
 //! snapshot after each change, which the data path reads without a lock.
 
 use super::{
-    policy,
-    wire::{NodeType, Peer, Refusal, Registered, Registration, Status},
+    lease::Introductions,
+    policy, resolve,
+    wire::{CAPABILITY_TLS, Peer, Peers, Refusal, Registered, Registration, Status},
 };
 use crate::{
     NodeVitals,
     config::Config,
-    identity::random_hex,
+    endpoint::{Endpoint, host_of},
+    identity::NodeIdentity,
     membership::{
-        Accepted, Announcement, Check, Conflict, Generation, Membership, NodeState, ReportedLoad,
-        Rules, Snapshot, Target,
+        Accepted, Announcement, Check, Conflict, Generation, Membership, NodeState, NodeType,
+        ReportedLoad, Rules, Snapshot, Target, Transition,
     },
     operations_client::{ClientError, OperationsClient},
+    tls::ClientTls,
     vitals::ServiceState,
 };
 use arc_swap::ArcSwap;
@@ -31,6 +34,12 @@ use std::{
 
 /// Most nodes at once.
 const NODES_MAX: usize = 10_000;
+/// How long a gone node is still shown, in leases.
+const RETENTION_LEASES: u32 = 3;
+/// How often it is looked whose check is due; a part of the interval between two checks.
+const BEATS_PER_INTERVAL: u32 = 10;
+/// However short the interval, not more often than this.
+const BEAT_MIN: Duration = Duration::from_millis(10);
 
 /// The members of one proxy, and everything that changes them.
 #[derive(Debug)]
@@ -38,6 +47,7 @@ pub struct Registry {
     membership: Mutex<Membership>,
     snapshot: ArcSwap<Snapshot>,
     origin: Instant,
+    own_id: String,
     instance: String,
     lease: Duration,
     interval: Duration,
@@ -45,25 +55,38 @@ pub struct Registry {
     loopback_only: bool,
     client: OperationsClient,
     connected_peers: Arc<AtomicU32>,
+    introductions: Introductions,
 }
 
 impl Registry {
-    /// A registry without members. It keeps `connected_peers` at the number of live ones.
-    pub fn new(config: &Config, connected_peers: Arc<AtomicU32>) -> Arc<Self> {
+    /// A registry without members, of the proxy `identity`, that trusts `tls`. Proxies that prove
+    /// themselves are told to `introductions`, so that this one registers with them in turn. It
+    /// keeps `connected_peers` at the number of live members.
+    pub fn new(
+        config: &Config,
+        identity: &NodeIdentity,
+        tls: ClientTls,
+        introductions: Introductions,
+        connected_peers: Arc<AtomicU32>,
+    ) -> Arc<Self> {
         let lease = Duration::from_millis(config.registration.lease_ms);
-        let rules = Rules { lease, retention: lease * 3, nodes_max: NODES_MAX };
-        let open = config.registration.allow_unauthenticated;
+        let interval = Duration::from_millis(config.health.interval_ms);
+        let retention = lease * RETENTION_LEASES;
+        let rules = Rules { lease, interval, retention, nodes_max: NODES_MAX };
+        let timeout = Duration::from_millis(config.health.timeout_ms);
         Arc::new(Self {
             membership: Mutex::new(Membership::new(rules)),
             snapshot: ArcSwap::default(),
             origin: Instant::now(),
-            instance: random_hex(8),
+            own_id: identity.id.clone(),
+            instance: identity.nonce.clone(),
             lease,
-            interval: Duration::from_millis(config.health.interval_ms),
+            interval,
             allowed_networks: config.registration.allowed_networks.clone(),
-            loopback_only: config.registration.secret_files.is_empty() && !open,
-            client: OperationsClient::new(Duration::from_millis(config.health.timeout_ms)),
+            loopback_only: config.registration.is_loopback_only(),
+            client: OperationsClient::new(timeout).with_tls(tls),
             connected_peers,
+            introductions,
         })
     }
 
@@ -73,22 +96,26 @@ impl Registry {
     }
 
     /// Answers one registration. The proof follows at once, not at the next interval.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why it was not taken.
     pub async fn register(
         self: &Arc<Self>,
         registration: Registration,
     ) -> Result<Registered, Refusal> {
+        if registration.id == self.own_id {
+            return Err(self.conflict("this is the id of the proxy itself".into(), None));
+        }
         let announcement = self.announcement(registration).await?;
         let id = announcement.id.clone();
-        let accepted = self.change(|membership, now| membership.register(now, announcement));
-        let accepted = accepted.map_err(refuse)?;
-        if accepted == Accepted::Registered {
-            tracing::info!(node = %id, "node registered");
+        let again = announcement.clone();
+        let mut outcome = self.change(|members, now| members.register(now, announcement));
+        if let Err(Conflict::Contested(holder)) = outcome {
+            Arc::clone(self).check(holder).await;
+            outcome = self.change(|members, now| members.register(now, again));
         }
-        let unproved = self.members(|membership| membership.target(&id)).filter(|_| {
-            let snapshot = self.snapshot();
-            snapshot.members().any(|node| node.id == id && node.state == NodeState::Joining)
-        });
-        if let Some(target) = unproved {
+        let accepted = outcome.map_err(|conflict| self.refusal(&conflict))?;
+        if let Some(target) = self.unproved(&id) {
             tokio::spawn(Arc::clone(self).check(target));
         }
         let status = match accepted {
@@ -96,13 +123,16 @@ impl Registry {
             Accepted::Updated => Status::Updated,
         };
         let lease_ms = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX);
-        Ok(Registered { status, lease_ms, instance: self.instance.clone(), peers: self.peers() })
+        let peers = self.other_proxies(&id);
+        Ok(Registered { status, lease_ms, instance: self.instance.clone(), peers })
     }
 
     /// A node leaves; an older generation than the known one is ignored.
+    ///
+    /// # Errors
+    /// If that incarnation is not known.
     pub fn leave(&self, id: &str, generation: Option<Generation>) -> Result<(), Refusal> {
-        if self.change(|membership, now| membership.leave(now, id, generation)) {
-            tracing::info!(node = %id, "node left");
+        if self.change(|members, now| members.leave(now, id, generation)) {
             Ok(())
         } else {
             Err(Refusal::UnknownNode(id.into()))
@@ -111,80 +141,99 @@ impl Registry {
 
     /// The data path could not connect to that incarnation: it is out until a check passes.
     pub fn report_connect_refused(&self, id: &str, generation: Generation) {
-        self.change(|membership, now| membership.connect_refused(now, id, generation));
+        self.change(|members, now| members.connect_refused(now, id, generation));
     }
 
     /// Everyone known, as `GET /peers` shows them.
-    pub fn peers(&self) -> Vec<Peer> {
-        let snapshot = self.snapshot();
-        snapshot
-            .nodes
-            .iter()
-            .map(|node| Peer {
-                id: node.id.clone(),
-                node_type: NodeType::Backend,
-                address: node.address,
-                operations: node.operations,
-                state: node.state,
-                generation: node.generation,
-                models: node.models.clone(),
-                fingerprint: node.fingerprint.clone(),
-                in_flight: node.load.in_flight(),
-                reported: node.reported,
-            })
-            .collect()
+    pub fn peers(&self) -> Peers {
+        let peers = self.snapshot().nodes.iter().map(|node| Peer::from(&**node)).collect();
+        Peers { peers, proxies: self.introductions.shown() }
     }
 
-    /// Checks every node at each interval, in parallel, for ever.
+    /// The proxies that a node called `id` should register with besides this one.
+    fn other_proxies(&self, id: &str) -> Vec<Peer> {
+        let snapshot = self.snapshot();
+        let others = snapshot.proxies().filter(|proxy| proxy.id != id);
+        others.map(|proxy| Peer::from(&**proxy)).collect()
+    }
+
+    /// Lets time pass and checks each node once an interval, side by side, for ever.
     pub async fn run(self: Arc<Self>) {
-        let mut interval = tokio::time::interval(self.interval);
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut beats = tokio::time::interval((self.interval / BEATS_PER_INTERVAL).max(BEAT_MIN));
+        beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut next_tick = Duration::ZERO;
         loop {
-            interval.tick().await;
-            self.change(Membership::tick);
+            beats.tick().await;
             let now = self.now();
-            let targets: Vec<Target> =
-                self.members(|membership| membership.to_check(now).collect());
-            for target in targets {
+            if next_tick <= now {
+                self.change(Membership::tick);
+                next_tick = now + self.interval;
+            }
+            for target in self.lock().start_checks(now) {
                 tokio::spawn(Arc::clone(&self).check(target));
             }
         }
     }
 
+    fn unproved(&self, id: &str) -> Option<Target> {
+        let members = self.lock();
+        let joining = members.get(id).is_some_and(|node| node.state == NodeState::Joining);
+        joining.then(|| members.target(id)).flatten()
+    }
+
     /// Reads one node's vitals and says what they prove.
     async fn check(self: Arc<Self>, target: Target) {
-        let check = match self.client.vitals(target.operations).await {
+        let check = match self.client.vitals(target.operations.clone()).await {
             Ok(vitals) => judge(&target, &vitals),
             Err(ClientError::Refused) => Check::Refused,
-            Err(_) => Check::Missed,
+            Err(error) => {
+                tracing::debug!(node = %target.id, operations = %target.operations, %error, "check missed");
+                Check::Missed
+            }
         };
-        self.change(|membership, now| {
-            membership.checked(now, &target.id, target.generation, check);
+        self.change(|members, now| {
+            members.checked(now, &target.id, target.generation, check);
         });
     }
 
     /// Resolves and checks the addresses; everything else was checked when it was read.
     async fn announcement(&self, registration: Registration) -> Result<Announcement, Refusal> {
-        if registration.node_type == Some(NodeType::Proxy) {
-            return Err(Refusal::Forbidden("only backends register here".into()));
-        }
-        let address = resolve(&registration.address).await?;
+        let known = self.lock().get(&registration.id).map(|node| node.address);
+        let address = resolve::address(&registration.address, known).await?;
         let operations = SocketAddr::new(address.ip(), registration.metrics_port);
         for checked in [address, operations] {
             policy::check_address(checked, &self.allowed_networks, self.loopback_only)?;
         }
+        let speaks_tls = registration.capabilities.iter().any(|word| word == CAPABILITY_TLS);
+        let tls = speaks_tls.then(|| host_of(&registration.address).to_owned());
         Ok(Announcement {
             id: registration.id,
+            node_type: registration.node_type.unwrap_or_default(),
             address,
-            operations,
+            operations: Endpoint { address: operations, tls },
             generation: registration.generation,
             nonce: registration.nonce,
             token: registration.token,
             models: registration.models,
+            capabilities: registration.capabilities,
             fingerprint: registration.fingerprint,
             max_concurrency: registration.max_concurrency,
             draining: registration.state == Some(NodeState::Draining),
         })
+    }
+
+    fn refusal(&self, conflict: &Conflict) -> Refusal {
+        let message = conflict.to_string();
+        match conflict {
+            Conflict::OlderGeneration { current } => self.conflict(message, Some(*current)),
+            Conflict::Contested(_) => self.conflict(message, None),
+            Conflict::Full { .. } => Refusal::Full(message),
+        }
+    }
+
+    fn conflict(&self, message: String, generation: Option<Generation>) -> Refusal {
+        let instance = Some(self.instance.clone());
+        Refusal::Conflict { message, generation, proxies: Vec::new(), instance }
     }
 
     fn now(&self) -> Duration {
@@ -195,45 +244,46 @@ impl Registry {
         self.membership.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn members<T>(&self, read: impl FnOnce(&Membership) -> T) -> T {
-        read(&self.lock())
-    }
-
-    /// Applies one event; publishes if it changed anything.
+    /// Applies one event; publishes if it changed anything, and tells of it.
     fn change<T>(&self, event: impl FnOnce(&mut Membership, Duration) -> T) -> T {
-        let mut membership = self.lock();
-        let before = membership.version();
-        let outcome = event(&mut membership, self.now());
-        if membership.version() != before {
-            self.publish(membership.snapshot());
+        let mut members = self.lock();
+        let before = members.version();
+        let outcome = event(&mut members, self.now());
+        if members.version() != before {
+            self.publish(members.snapshot());
+        }
+        let transitions = members.take_transitions();
+        drop(members);
+        for transition in &transitions {
+            self.tell(transition);
         }
         outcome
     }
 
     fn publish(&self, snapshot: Snapshot) {
-        let live =
-            |state| matches!(state, NodeState::Ready | NodeState::Suspect | NodeState::Draining);
-        let peers = snapshot.nodes.iter().filter(|node| live(node.state)).count();
+        let peers = snapshot.nodes.iter().filter(|node| node.state.is_alive()).count();
         self.connected_peers.store(u32::try_from(peers).unwrap_or(u32::MAX), Relaxed);
-        let before = self.snapshot.swap(Arc::new(snapshot));
-        log_changes(&before, &self.snapshot());
+        self.snapshot.store(Arc::new(snapshot));
     }
-}
 
-/// One line for each node whose state changed.
-fn log_changes(before: &Snapshot, after: &Snapshot) {
-    for node in &after.nodes {
-        // Both are in the order of their ids.
-        let old = before.nodes.binary_search_by(|old| old.id.cmp(&node.id));
-        let was = old.ok().map(|at| before.nodes[at].state);
-        if was != Some(node.state) {
-            let was = was.map_or("unknown", NodeState::as_str);
-            tracing::info!(node = %node.id, address = %node.address, was, state = node.state.as_str(), "node state");
+    /// One line in the log for each change of state; and a proxy that has proved itself becomes one
+    /// to register with.
+    fn tell(&self, transition: &Transition) {
+        let Transition { id, address, generation, was, state } = transition;
+        let was = was.map_or("unknown", NodeState::as_str);
+        let now = state.map_or("forgotten", NodeState::as_str);
+        tracing::info!(node = %id, %address, %generation, was, state = now, "node state");
+        if *state == Some(NodeState::Ready)
+            && let Some(node) = self.snapshot().get(id)
+            && node.node_type == NodeType::Proxy
+        {
+            self.introductions.introduce(node.operations.clone());
         }
     }
 }
 
-fn judge(target: &Target, vitals: &NodeVitals) -> Check {
+/// What `vitals`, read where `target` is, prove of it.
+pub fn judge(target: &Target, vitals: &NodeVitals) -> Check {
     let same_generation =
         target.expected_generation.is_none_or(|expected| expected == vitals.generation);
     let same_nonce = target.nonce.as_ref().is_none_or(|expected| *expected == vitals.nonce);
@@ -258,31 +308,10 @@ fn judge(target: &Target, vitals: &NodeVitals) -> Check {
     }
 }
 
-/// The first address behind `host:port`.
-async fn resolve(address: &str) -> Result<SocketAddr, Refusal> {
-    let unusable = |why: String| Refusal::Malformed(format!("address `{address}`: {why}"));
-    let mut found =
-        tokio::net::lookup_host(address).await.map_err(|error| unusable(error.to_string()))?;
-    found.next().ok_or_else(|| unusable("has no address".into()))
-}
-
-fn refuse(conflict: Conflict) -> Refusal {
-    let message = conflict.to_string();
-    match conflict {
-        Conflict::OlderGeneration { current } => {
-            Refusal::Conflict { message, generation: Some(current), proxies: Vec::new() }
-        }
-        Conflict::IdInUse { .. } => {
-            Refusal::Conflict { message, generation: None, proxies: Vec::new() }
-        }
-        Conflict::Full { .. } => Refusal::Full(message),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MetricsCollector, OperationsServer, identity::NodeIdentity};
+    use crate::{MetricsCollector, OperationsServer, registration::lease::introductions};
 
     async fn node(identity: &Arc<NodeIdentity>) -> OperationsServer {
         let metrics = MetricsCollector::new();
@@ -296,7 +325,14 @@ mod tests {
 
     /// Registers as `id` at `operations`, checks once, and says what became of it.
     async fn state_after_check(id: &str, nonce: &str, operations: SocketAddr) -> NodeState {
-        let registry = Registry::new(&Config::default(), Arc::default());
+        let own = NodeIdentity::new(&Config::default());
+        let registry = Registry::new(
+            &Config::default(),
+            &own,
+            ClientTls::default(),
+            introductions().0,
+            Arc::default(),
+        );
         let registration = Registration {
             id: id.into(),
             address: "127.0.0.1:9".into(),
@@ -305,7 +341,7 @@ mod tests {
             ..Registration::default()
         };
         registry.register(registration).await.expect("taken");
-        let target = registry.members(|membership| membership.target(id)).expect("known");
+        let target = registry.lock().target(id).expect("known");
         Arc::clone(&registry).check(target).await;
         registry.snapshot().nodes[0].state
     }

@@ -1,6 +1,10 @@
 //! `POST /registration`: what is read, what is refused, what is answered.
 
-use crate::membership::{Generation, ModelRef, NodeState, ReportedLoad, Token};
+pub use crate::membership::NodeType;
+use crate::{
+    endpoint::Endpoint,
+    membership::{Generation, ModelRef, NodeState, NodeView, ReportedLoad, Token},
+};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -17,6 +21,9 @@ const SECRET_CHARS_MAX: usize = 256;
 
 /// Exact in every JSON implementation, and far beyond Unix milliseconds: there is always a newer one.
 const GENERATION_MAX: Generation = Generation(1 << 53);
+
+/// The capability of a node whose operations server speaks TLS.
+pub const CAPABILITY_TLS: &str = "operations-tls";
 
 /// The protocol version spoken here.
 pub const PROTOCOL: u32 = 1;
@@ -76,16 +83,6 @@ pub enum Action {
     Update,
 }
 
-/// What kind of node speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NodeType {
-    /// It serves models.
-    Backend,
-    /// It routes.
-    Proxy,
-}
-
 /// The answer to a registration that was taken.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Registered {
@@ -95,12 +92,12 @@ pub struct Registered {
     pub lease_ms: u64,
     /// This proxy's incarnation: when it changes, the proxy has restarted.
     pub instance: String,
-    /// The members as the proxy sees them.
+    /// The other proxies that are alive: register with them too.
     pub peers: Vec<Peer>,
 }
 
 /// What became of a registration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// New here.
@@ -108,11 +105,12 @@ pub enum Status {
     /// Renewed.
     Updated,
     /// Refused.
+    #[default]
     Error,
 }
 
 /// The answer to a registration that was refused.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Refused {
     /// Always `error`.
     pub status: Status,
@@ -124,6 +122,10 @@ pub struct Refused {
     /// With 409 from a backend: the proxies to register with instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub proxies: Vec<String>,
+    /// With 409 from a proxy: its incarnation, so that a node that reached one proxy by two
+    /// addresses can tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
 }
 
 /// One member, as `GET /peers` and the registration's answer show it. No token, no nonce.
@@ -137,12 +139,18 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Where its operations server answers.
     pub operations: SocketAddr,
+    /// It speaks TLS there, with a certificate for this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operations_tls: Option<String>,
     /// Where it is in its life.
     pub state: NodeState,
     /// Its incarnation.
     pub generation: Generation,
     /// What it serves.
     pub models: Vec<ModelRef>,
+    /// Free words about what it can do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
     /// Equal fingerprints give equal tokens.
     pub fingerprint: Option<String>,
     /// Requests of the asked proxy on it now.
@@ -151,11 +159,53 @@ pub struct Peer {
     pub reported: ReportedLoad,
 }
 
+impl Peer {
+    /// Its operations server.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint { address: self.operations, tls: self.operations_tls.clone() }
+    }
+}
+
+impl From<&NodeView> for Peer {
+    fn from(node: &NodeView) -> Self {
+        Self {
+            id: node.id.clone(),
+            node_type: node.node_type,
+            address: node.address,
+            operations: node.operations.address,
+            operations_tls: node.operations.tls.clone(),
+            state: node.state,
+            generation: node.generation,
+            models: node.models.clone(),
+            capabilities: node.capabilities.clone(),
+            fingerprint: node.fingerprint.clone(),
+            in_flight: node.load.in_flight(),
+            reported: node.reported,
+        }
+    }
+}
+
 /// What `GET /peers` answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Peers {
-    /// The members, the lately gone among them.
+    /// The members, the lately gone among them; a backend has none.
     pub peers: Vec<Peer>,
+    /// The proxies that the asked node registers with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proxies: Vec<KnownProxy>,
+}
+
+/// A proxy that a node registers with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KnownProxy {
+    /// Its operations server: `address:port`, or `https://address:port`.
+    pub operations: String,
+    /// It holds the node's lease.
+    pub held: bool,
+    /// Another proxy told of it, or it introduced itself; the configuration does not name it.
+    pub learned: bool,
+    /// Tries that failed since the last that did not.
+    pub failures: u32,
 }
 
 /// Why a registration is refused, and with which status.
@@ -182,6 +232,8 @@ pub enum Refusal {
         generation: Option<Generation>,
         /// Proxies to use instead.
         proxies: Vec<String>,
+        /// The proxy that refuses.
+        instance: Option<String>,
     },
     /// 503: no room.
     #[error("{0}")]
@@ -203,11 +255,14 @@ impl Refusal {
 
     /// The body it is answered with.
     pub fn body(&self) -> Refused {
-        let (generation, proxies) = match self {
-            Self::Conflict { generation, proxies, .. } => (*generation, proxies.clone()),
-            _ => (None, Vec::new()),
-        };
-        Refused { status: Status::Error, message: self.to_string(), generation, proxies }
+        let message = self.to_string();
+        let mut refused = Refused { status: Status::Error, message, ..Refused::default() };
+        if let Self::Conflict { generation, proxies, instance, .. } = self {
+            refused.generation = *generation;
+            refused.proxies.clone_from(proxies);
+            refused.instance.clone_from(instance);
+        }
+        refused
     }
 }
 
