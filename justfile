@@ -26,6 +26,10 @@ bench-decode *ARGS:
 bench-start *ARGS:
     cargo bench -p inferno-tests --bench start -- {{ARGS}}
 
+# The membership under so many seeds of faults; `SIMULATION_SEED=N just simulate 1` tells the story of one
+simulate SEEDS="100000":
+    SIMULATION_SEEDS={{SEEDS}} cargo test --release -p inferno-shared --test membership_simulation -- --nocapture
+
 # The gate: what must pass before anything lands
 ci:
     bash .ci/run

@@ -59,7 +59,17 @@ impl Client {
 
     /// `GET`.
     pub async fn get(&self, server: SocketAddr, path: &str) -> Answer {
-        whole(self.send(Method::GET, server, path, &[], Bytes::new()).await).await
+        self.get_with(server, path, &[]).await
+    }
+
+    /// `GET`, with headers.
+    pub async fn get_with(
+        &self,
+        server: SocketAddr,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        whole(self.send(Method::GET, server, path, headers, Bytes::new()).await).await
     }
 
     /// `POST` of JSON.

@@ -74,10 +74,15 @@ impl Process {
 
     /// Waits for a log line that holds `text`, whatever its form.
     pub fn wait_for_text(&self, text: &str) {
+        self.wait_for_count(text, 1);
+    }
+
+    /// Waits until `count` log lines hold `text`.
+    pub fn wait_for_count(&self, text: &str, count: usize) {
         let (log, changed) = &*self.log;
         let mut log = log.lock().expect("log");
         let deadline = Instant::now() + crate::PATIENCE;
-        while !log.lines.iter().any(|line| line.contains(text)) {
+        while log.lines.iter().filter(|line| line.contains(text)).count() < count {
             let patience = deadline.saturating_duration_since(Instant::now());
             assert!(
                 !log.closed && !patience.is_zero(),
