@@ -105,8 +105,12 @@ pub struct Target {
 pub struct Transition {
     /// The node's name.
     pub id: String,
+    /// What kind of node it is.
+    pub node_type: NodeType,
     /// Where it takes traffic.
     pub address: SocketAddr,
+    /// Its operations server.
+    pub operations: Endpoint,
     /// The incarnation.
     pub generation: Generation,
     /// Its state before; none: it was not known.
@@ -117,8 +121,15 @@ pub struct Transition {
 
 impl Transition {
     pub(super) fn of(id: &str, view: &NodeView, was: Option<NodeState>) -> Self {
-        let (address, generation) = (view.address, view.generation);
-        Self { id: id.into(), address, generation, was, state: Some(view.state) }
+        Self {
+            id: id.into(),
+            node_type: view.node_type,
+            address: view.address,
+            operations: view.operations.clone(),
+            generation: view.generation,
+            was,
+            state: Some(view.state),
+        }
     }
 
     pub(super) fn forgotten(id: &str, view: &NodeView) -> Self {

@@ -29,7 +29,8 @@ pub use snapshot::Snapshot;
 
 use record::{Claim, Node};
 use std::{
-    collections::BTreeMap,
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
     time::Duration,
@@ -63,6 +64,9 @@ pub struct Membership {
     /// When time was last seen to pass.
     ticked: Option<Time>,
     transitions: Vec<Transition>,
+    /// Whose turn comes when: an entry for each node, by its next check. Entries of nodes that are
+    /// no more are dropped when their turn comes.
+    turns: BinaryHeap<Reverse<(Time, String)>>,
 }
 
 impl Membership {
@@ -75,6 +79,7 @@ impl Membership {
             loads_changed: false,
             ticked: None,
             transitions: Vec::new(),
+            turns: BinaryHeap::new(),
         }
     }
 
@@ -124,6 +129,7 @@ impl Membership {
         let next_check = now + spread(&id, self.rules.interval);
         let node = Node::joining(announcement, generation, load, lease_until, next_check);
         self.note(&id, node.view(), was);
+        self.turns.push(Reverse((next_check, id.clone())));
         self.nodes.insert(id, node);
         self.version += 1;
     }
@@ -191,15 +197,23 @@ impl Membership {
     }
 
     /// Whose check is due, each marked as being checked until [`Membership::checked`]: everyone
-    /// whose lease holds, the gone among them, for they may return.
-    pub fn start_checks(&mut self, now: Time) -> Vec<Target> {
-        let interval = self.rules.interval;
-        let due = self.nodes.values_mut().filter(|node| node.check_is_due(now));
-        due.map(|node| {
-            node.start_check(now, interval);
-            node.target()
-        })
-        .collect()
+    /// whose lease holds, the gone among them, for they may return. At most `room`: those whose
+    /// turn came first.
+    pub fn start_checks(&mut self, now: Time, room: usize) -> Vec<Target> {
+        let mut targets = Vec::new();
+        while targets.len() < room
+            && let Some(Reverse((turn, _))) = self.turns.peek()
+            && *turn <= now
+            && let Some(Reverse((turn, id))) = self.turns.pop()
+        {
+            // A node that was admitted anew has a turn of its own.
+            let Some(node) = self.nodes.get_mut(&id).filter(|node| node.turn() == turn) else {
+                continue;
+            };
+            targets.extend(node.take_turn(now, self.rules.interval));
+            self.turns.push(Reverse((node.turn(), id)));
+        }
+        targets
     }
 
     /// One node, as something to check now, outside its turn.

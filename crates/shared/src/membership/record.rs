@@ -237,14 +237,18 @@ impl Node {
         self.forget_at.is_some_and(|at| at <= now)
     }
 
-    pub(super) fn check_is_due(&self, now: Time) -> bool {
-        self.next_check <= now && now < self.lease_until && !self.being_checked
+    /// When it is to be checked next.
+    pub(super) fn turn(&self) -> Time {
+        self.next_check
     }
 
-    pub(super) fn start_check(&mut self, now: Time, interval: Time) {
-        self.being_checked = true;
+    /// Its turn has come: what to check, if its lease holds and no check is under way.
+    pub(super) fn take_turn(&mut self, now: Time, interval: Time) -> Option<Target> {
         // In its own rhythm, but never twice to make up for a turn that was missed.
         self.next_check = (self.next_check + interval).max(now + interval / 2);
+        let due = now < self.lease_until && !self.being_checked;
+        self.being_checked |= due;
+        due.then(|| self.target())
     }
 
     pub(super) fn target(&self) -> Target {

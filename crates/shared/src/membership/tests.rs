@@ -76,7 +76,7 @@ fn one_miss_suspects_three_remove_two_passes_restore() {
         membership.checked(at(second), "a", Generation(5), Check::Missed);
     }
     assert_eq!(state(&membership, "a"), Some(NodeState::Gone));
-    assert_eq!(membership.start_checks(at(9)).len(), 1, "its lease holds: it may return");
+    assert_eq!(membership.start_checks(at(9), 9).len(), 1, "its lease holds: it may return");
     membership.checked(at(9), "a", Generation(5), passed());
     membership.checked(at(9), "a", Generation(5), passed());
     assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
@@ -90,18 +90,20 @@ fn checks_come_one_at_a_time_once_an_interval_and_spread_over_it() {
     }
     let mut firsts: BTreeMap<String, u32> = BTreeMap::new();
     for step in 0..100u32 {
-        for target in membership.start_checks(Duration::from_millis(10) * step) {
+        for target in membership.start_checks(Duration::from_millis(10) * step, 9) {
             firsts.entry(target.id).or_insert(step);
         }
     }
     assert_eq!(firsts.len(), 3, "each once within the first interval: {firsts:?}");
     assert!(firsts.values().min() != firsts.values().max(), "not all at once: {firsts:?}");
-    assert!(membership.start_checks(at(5)).is_empty(), "each is still being checked");
+    assert!(membership.start_checks(at(5), 9).is_empty(), "each is still being checked");
     membership.checked(at(5), "a", Generation(5), passed());
-    assert_eq!(membership.start_checks(at(5)).len(), 1);
-    membership.checked(at(5), "a", Generation(5), passed());
-    assert!(membership.start_checks(at(5)).is_empty(), "not before its turn");
-    assert_eq!(membership.start_checks(at(6)).len(), 1);
+    assert!(membership.start_checks(at(5), 9).is_empty(), "that turn has passed");
+    assert!(membership.start_checks(at(6), 0).is_empty(), "no room");
+    assert_eq!(membership.start_checks(at(6), 9).len(), 1);
+    membership.checked(at(6), "a", Generation(5), passed());
+    assert!(membership.start_checks(at(6), 9).is_empty(), "not before its turn");
+    assert_eq!(membership.start_checks(at(7), 9).len(), 1);
 }
 
 #[test]
@@ -139,7 +141,7 @@ fn a_lease_ends_without_renewal_and_the_gone_are_forgotten() {
     assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
     membership.tick(at(19));
     assert_eq!(state(&membership, "a"), Some(NodeState::Gone));
-    assert!(membership.start_checks(at(19)).is_empty());
+    assert!(membership.start_checks(at(19), 9).is_empty());
     pass(&mut membership, at(19), 30);
     assert_eq!(state(&membership, "a"), None);
 }
@@ -174,10 +176,10 @@ fn an_older_incarnation_never_wins() {
 fn a_process_that_outgrew_another_proxys_memory_keeps_its_place() {
     let mut membership = with_ready_a();
     let outgrown = Announcement { generation: Some(Generation(9)), ..announce("a", 80, 5) };
-    membership.start_checks(at(2));
+    membership.start_checks(at(2), 9);
     assert_eq!(membership.register(at(2), outgrown), Ok(Accepted::Updated));
     assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
-    let target = membership.start_checks(at(3)).pop().expect("the old check does not block");
+    let target = membership.start_checks(at(3), 9).pop().expect("the old check does not block");
     assert_eq!(target.expected_generation, Some(Generation(9)));
     let again = membership.register(at(3), announce("a", 80, 5));
     assert_eq!(again, Err(Conflict::OlderGeneration { current: Generation(9) }));
@@ -235,7 +237,7 @@ fn draining_takes_no_new_requests_and_leaving_is_final() {
     assert_eq!(state(&membership, "a"), Some(NodeState::Draining));
     assert!(membership.leave(at(3), "a", Some(Generation(5))));
     assert_eq!(state(&membership, "a"), Some(NodeState::Gone));
-    assert!(membership.start_checks(at(3)).is_empty());
+    assert!(membership.start_checks(at(3), 9).is_empty());
 }
 
 #[test]

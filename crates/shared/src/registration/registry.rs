@@ -27,7 +27,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -36,15 +36,23 @@ use std::{
 const NODES_MAX: usize = 10_000;
 /// How long a gone node is still shown, in leases.
 const RETENTION_LEASES: u32 = 3;
-/// How often it is looked whose check is due; a part of the interval between two checks.
-const BEATS_PER_INTERVAL: u32 = 10;
+/// How often it is looked whose check is due, in an interval between two checks: often, so that
+/// the checks of thousands of nodes are spread and a registration never waits behind many.
+const BEATS_PER_INTERVAL: u32 = 50;
 /// However short the interval, not more often than this.
 const BEAT_MIN: Duration = Duration::from_millis(10);
+/// Most checks under way. A proxy that cannot keep up checks less often; without a limit it would
+/// run into its own timeouts, take healthy nodes for lost, and have to connect to them all again.
+const CHECKS_MAX: usize = 256;
+/// A snapshot is published at once, but no more than this part of the time is spent on it: with
+/// thousands of nodes that register together, changes are published together.
+const PUBLISH_SHARE: u32 = 20;
 
 /// The members of one proxy, and everything that changes them.
 #[derive(Debug)]
 pub struct Registry {
-    membership: Mutex<Membership>,
+    members: Mutex<Members>,
+    checks: AtomicUsize,
     snapshot: ArcSwap<Snapshot>,
     origin: Instant,
     own_id: String,
@@ -56,6 +64,27 @@ pub struct Registry {
     client: OperationsClient,
     connected_peers: Arc<AtomicU32>,
     introductions: Introductions,
+}
+
+/// The members, and how much of them has been published.
+#[derive(Debug)]
+struct Members {
+    membership: Membership,
+    published: u64,
+    /// When the last snapshot was published.
+    published_at: Duration,
+    /// What that took.
+    publishing_took: Duration,
+}
+
+impl Members {
+    fn is_stale(&self) -> bool {
+        self.membership.version() != self.published
+    }
+
+    fn may_publish(&self, now: Duration) -> bool {
+        self.published_at + self.publishing_took * PUBLISH_SHARE <= now
+    }
 }
 
 impl Registry {
@@ -75,7 +104,13 @@ impl Registry {
         let rules = Rules { lease, interval, retention, nodes_max: NODES_MAX };
         let timeout = Duration::from_millis(config.health.timeout_ms);
         Arc::new(Self {
-            membership: Mutex::new(Membership::new(rules)),
+            members: Mutex::new(Members {
+                membership: Membership::new(rules),
+                published: 0,
+                published_at: Duration::ZERO,
+                publishing_took: Duration::ZERO,
+            }),
+            checks: AtomicUsize::new(0),
             snapshot: ArcSwap::default(),
             origin: Instant::now(),
             own_id: identity.id.clone(),
@@ -146,6 +181,7 @@ impl Registry {
 
     /// Everyone known, as `GET /peers` shows them.
     pub fn peers(&self) -> Peers {
+        self.publish_if(|members, _| members.is_stale());
         let peers = self.snapshot().nodes.iter().map(|node| Peer::from(&**node)).collect();
         Peers { peers, proxies: self.introductions.shown() }
     }
@@ -169,20 +205,24 @@ impl Registry {
                 self.change(Membership::tick);
                 next_tick = now + self.interval;
             }
-            for target in self.lock().start_checks(now) {
+            let room = CHECKS_MAX.saturating_sub(self.checks.load(Relaxed));
+            let due = self.lock().membership.start_checks(now, room);
+            for target in due {
                 tokio::spawn(Arc::clone(&self).check(target));
             }
+            self.publish_if(|members, now| members.is_stale() && members.may_publish(now));
         }
     }
 
     fn unproved(&self, id: &str) -> Option<Target> {
-        let members = self.lock();
-        let joining = members.get(id).is_some_and(|node| node.state == NodeState::Joining);
-        joining.then(|| members.target(id)).flatten()
+        let Members { membership, .. } = &*self.lock();
+        let joining = membership.get(id).is_some_and(|node| node.state == NodeState::Joining);
+        joining.then(|| membership.target(id)).flatten()
     }
 
     /// Reads one node's vitals and says what they prove.
     async fn check(self: Arc<Self>, target: Target) {
+        let under_way = UnderWay::begin(&self.checks);
         let check = match self.client.vitals(target.operations.clone()).await {
             Ok(vitals) => judge(&target, &vitals),
             Err(ClientError::Refused) => Check::Refused,
@@ -191,6 +231,7 @@ impl Registry {
                 Check::Missed
             }
         };
+        drop(under_way);
         self.change(|members, now| {
             members.checked(now, &target.id, target.generation, check);
         });
@@ -198,7 +239,7 @@ impl Registry {
 
     /// Resolves and checks the addresses; everything else was checked when it was read.
     async fn announcement(&self, registration: Registration) -> Result<Announcement, Refusal> {
-        let known = self.lock().get(&registration.id).map(|node| node.address);
+        let known = self.lock().membership.get(&registration.id).map(|node| node.address);
         let address = resolve::address(&registration.address, known).await?;
         let operations = SocketAddr::new(address.ip(), registration.metrics_port);
         for checked in [address, operations] {
@@ -240,19 +281,19 @@ impl Registry {
         self.origin.elapsed()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Membership> {
-        self.membership.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Applies one event; publishes if it changed anything, and tells of it.
     fn change<T>(&self, event: impl FnOnce(&mut Membership, Duration) -> T) -> T {
         let mut members = self.lock();
-        let before = members.version();
-        let outcome = event(&mut members, self.now());
-        if members.version() != before {
-            self.publish(members.snapshot());
+        let now = self.now();
+        let outcome = event(&mut members.membership, now);
+        if members.is_stale() && members.may_publish(now) {
+            self.publish(&mut members);
         }
-        let transitions = members.take_transitions();
+        let transitions = members.membership.take_transitions();
         drop(members);
         for transition in &transitions {
             self.tell(transition);
@@ -260,25 +301,50 @@ impl Registry {
         outcome
     }
 
-    fn publish(&self, snapshot: Snapshot) {
+    fn publish_if(&self, wanted: impl FnOnce(&Members, Duration) -> bool) {
+        let mut members = self.lock();
+        if wanted(&members, self.now()) {
+            self.publish(&mut members);
+        }
+    }
+
+    fn publish(&self, members: &mut Members) {
+        let began = self.now();
+        let snapshot = members.membership.snapshot();
+        members.published = snapshot.version;
         let peers = snapshot.nodes.iter().filter(|node| node.state.is_alive()).count();
         self.connected_peers.store(u32::try_from(peers).unwrap_or(u32::MAX), Relaxed);
         self.snapshot.store(Arc::new(snapshot));
+        members.published_at = self.now();
+        members.publishing_took = members.published_at - began;
     }
 
     /// One line in the log for each change of state; and a proxy that has proved itself becomes one
     /// to register with.
     fn tell(&self, transition: &Transition) {
-        let Transition { id, address, generation, was, state } = transition;
+        let Transition { id, address, generation, was, state, .. } = transition;
         let was = was.map_or("unknown", NodeState::as_str);
         let now = state.map_or("forgotten", NodeState::as_str);
         tracing::info!(node = %id, %address, %generation, was, state = now, "node state");
-        if *state == Some(NodeState::Ready)
-            && let Some(node) = self.snapshot().get(id)
-            && node.node_type == NodeType::Proxy
-        {
-            self.introductions.introduce(node.operations.clone());
+        if *state == Some(NodeState::Ready) && transition.node_type == NodeType::Proxy {
+            self.introductions.introduce(transition.operations.clone());
         }
+    }
+}
+
+/// A check that is counted until it is over, however it ends.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl<'a> UnderWay<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
@@ -341,9 +407,9 @@ mod tests {
             ..Registration::default()
         };
         registry.register(registration).await.expect("taken");
-        let target = registry.lock().target(id).expect("known");
+        let target = registry.lock().membership.target(id).expect("known");
         Arc::clone(&registry).check(target).await;
-        registry.snapshot().nodes[0].state
+        registry.peers().peers[0].state
     }
 
     #[tokio::test]

@@ -357,7 +357,7 @@ impl World {
             members.membership.tick(local);
             members.next_tick = local + ms(1_000);
         }
-        let targets = members.membership.start_checks(local);
+        let targets = members.membership.start_checks(local, usize::MAX);
         members.oracle.shown(&members.membership.snapshot())?;
         self.tell_transitions(site);
         for target in targets {
@@ -530,11 +530,8 @@ impl World {
             if tell {
                 println!("{now:>12?} {} sees {} {:?}", process.id, step.id, step.state);
             }
-            if step.state == Some(NodeState::Ready)
-                && let Some(node) = members.membership.get(&step.id)
-                && node.node_type == NodeType::Proxy
-            {
-                learned |= process.book.learned(local, &node.operations);
+            if step.state == Some(NodeState::Ready) && step.node_type == NodeType::Proxy {
+                learned |= process.book.learned(local, &step.operations);
             }
         }
         if learned {

@@ -74,14 +74,14 @@ async fn a_proxy_that_does_not_answer_delays_no_other() {
     let (introductions, introduced) = introductions();
     let leases = Leases::start(announcer(&identity), known, introduced, Arc::clone(&connected));
     wait_for(&connected, 1).await;
-    assert_eq!(registry.snapshot().nodes[0].id, identity.id);
+    assert_eq!(registry.peers().peers[0].id, identity.id);
     let shown = introductions.shown();
     let held = |at: SocketAddr| {
         shown.iter().find(|proxy| proxy.operations == at.to_string()).expect("known").held
     };
     assert!(held(healthy.bind_addr()) && !held(silent));
     leases.leave().await;
-    assert_eq!(registry.snapshot().nodes[0].state.as_str(), "gone");
+    assert_eq!(registry.peers().peers[0].state.as_str(), "gone");
 }
 
 #[tokio::test]
