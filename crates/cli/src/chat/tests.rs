@@ -13,7 +13,7 @@ const STREAM: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
 
 /// Answers one request per element of `answers`; keeps the bodies.
-async fn server(answers: Vec<String>) -> (ChatClient, Arc<Mutex<Vec<serde_json::Value>>>) {
+async fn server(answers: Vec<String>) -> (ApiClient, Arc<Mutex<Vec<serde_json::Value>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let bodies = Arc::new(Mutex::new(Vec::new()));
@@ -39,7 +39,7 @@ async fn server(answers: Vec<String>) -> (ChatClient, Arc<Mutex<Vec<serde_json::
             stream.write_all(answer.as_bytes()).await.unwrap();
         }
     });
-    (ChatClient::new(&url).unwrap(), bodies)
+    (ApiClient::new(&url, None).unwrap(), bodies)
 }
 
 fn event(content: &str) -> String {
@@ -58,9 +58,9 @@ fn conversation() -> Conversation {
 
 async fn say(
     conversation: &mut Conversation,
-    client: &ChatClient,
+    client: &ApiClient,
     text: &str,
-) -> (Result<Turn, ApiError>, String) {
+) -> (Result<Turn, ChatError>, String) {
     let mut shown = String::new();
     let mut show = |text: &str| {
         shown.push_str(text);
@@ -122,7 +122,7 @@ async fn nobody_there_says_what_to_do() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let error = ChatClient::new(&url).unwrap().models().await.unwrap_err().to_string();
+    let error = ApiClient::new(&url, None).unwrap().models().await.unwrap_err().to_string();
     assert!(error.contains("inferno up") && error.contains(&url), "{error}");
 }
 

@@ -1,0 +1,200 @@
+//! Requests to the API.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, Error};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::wire::{Models, message};
+use super::{ApiError, Chunk, Events};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that nobody used for so long is closed: most servers would do so soon.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Largest answer that is not a stream.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
+
+/// The API behind one base address.
+pub(crate) struct ApiClient {
+    base: String,
+    key: Option<HeaderValue>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+impl ApiClient {
+    /// A client of the API at `http://host:port` or `https://host`, with or without `/v1`. The key is
+    /// sent as a bearer token.
+    pub(crate) fn new(url: &str, key: Option<&str>) -> Result<Self, ApiError> {
+        let base = url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
+        let address: Option<Uri> = base.parse().ok();
+        let scheme = address.as_ref().filter(|uri| uri.host().is_some()).and_then(Uri::scheme_str);
+        let is_https = match scheme {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(ApiError::BadUrl { url: url.to_owned() }),
+        };
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls(is_https)?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp());
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .build(connector);
+        Ok(Self { base, key: key.map(bearer).transpose()?, client })
+    }
+
+    /// The ids of the models that can be asked now.
+    pub(crate) async fn models(&self) -> Result<Vec<String>, ApiError> {
+        let answer = self.send(Method::GET, "/v1/models", Bytes::new()).await?;
+        let body = read(answer.into_body()).await?;
+        let models: Models = serde_json::from_slice(&body)
+            .map_err(|error| ApiError::Malformed { reason: error.to_string() })?;
+        Ok(models.data.into_iter().map(|model| model.id).collect())
+    }
+
+    /// Asks for a streamed chat completion.
+    pub(crate) async fn chat(&self, request: &serde_json::Value) -> Result<Events, ApiError> {
+        self.stream(CHAT_COMPLETIONS, request.to_string().into()).await
+    }
+
+    /// Posts a request for a streamed answer.
+    pub(crate) async fn stream(&self, path: &str, body: Bytes) -> Result<Events, ApiError> {
+        let answer = self.send(Method::POST, path, body).await?;
+        Ok(Events::of(answer.into_body()))
+    }
+
+    /// Posts a request for an answer in one piece.
+    pub(crate) async fn whole(&self, path: &str, body: Bytes) -> Result<Chunk, ApiError> {
+        let answer = self.send(Method::POST, path, body).await?;
+        Chunk::parse(&read(answer.into_body()).await?)
+    }
+
+    /// Sends a request; an answer other than 200 is an error with the server's own words.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ApiError> {
+        let url = format!("{}{path}", self.base);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(&url)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::USER_AGENT, concat!("inferno/", env!("CARGO_PKG_VERSION")));
+        if let Some(key) = &self.key {
+            request = request.header(header::AUTHORIZATION, key);
+        }
+        let request =
+            request.body(Full::new(body)).map_err(|_| ApiError::BadUrl { url: url.clone() })?;
+        let answer = self.client.request(request).await.map_err(|error| self.failure(&error))?;
+        let status = answer.status();
+        if status == StatusCode::OK {
+            return Ok(answer);
+        }
+        let body = read(answer.into_body()).await.unwrap_or_default();
+        Err(ApiError::Refused { status, message: message(status, &body) })
+    }
+
+    fn failure(&self, error: &Error) -> ApiError {
+        let reason = root_cause(error);
+        if error.is_connect() {
+            ApiError::Unreachable { url: self.base.clone(), reason }
+        } else {
+            ApiError::Broken { reason }
+        }
+    }
+}
+
+/// The innermost reason: what the operating system or the TLS handshake said.
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut reason = error;
+    while let Some(source) = reason.source() {
+        reason = source;
+    }
+    reason.to_string()
+}
+
+fn tcp() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector.set_nodelay(true);
+    connector
+}
+
+/// Trusts what the operating system trusts, or `SSL_CERT_FILE`; nobody where it is not needed, for
+/// reading the certificates takes a while.
+fn tls(is_https: bool) -> Result<ClientConfig, ApiError> {
+    let mut roots = RootCertStore::empty();
+    if is_https {
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            let reasons: Vec<_> = found.errors.iter().map(|error| format!(": {error}")).collect();
+            return Err(ApiError::NoCertificates { reason: reasons.concat() });
+        }
+    }
+    let config =
+        ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into());
+    let config = config
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ApiError::NoCertificates { reason: format!(": {error}") })?;
+    Ok(config.with_root_certificates(Arc::new(roots)).with_no_client_auth())
+}
+
+fn bearer(key: &str) -> Result<HeaderValue, ApiError> {
+    let mut value =
+        HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| ApiError::BadKey)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+async fn read(body: Incoming) -> Result<Bytes, ApiError> {
+    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            ApiError::TooLarge { what: "an answer", limit_bytes: ANSWER_BYTES_MAX }
+        } else {
+            ApiError::Broken { reason: root_cause(&*error) }
+        }
+    })?;
+    Ok(body.to_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_and_https_addresses_are_taken_with_or_without_the_version() {
+        for url in ["http://127.0.0.1:8080/v1/", "http://127.0.0.1:8080", "http://127.0.0.1:8080/"] {
+            assert!(
+                ApiClient::new(url, None).is_ok_and(|c| c.base == "http://127.0.0.1:8080"),
+                "{url}"
+            );
+        }
+        for url in ["127.0.0.1:8080", "ftp://host", "", "/v1"] {
+            assert!(matches!(ApiClient::new(url, None), Err(ApiError::BadUrl { .. })), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_key_never_shows() {
+        let key = bearer("sk-secret").expect("visible ASCII");
+        assert_eq!(key, "Bearer sk-secret");
+        assert!(!format!("{key:?}").contains("secret"));
+        assert!(matches!(bearer("two\nlines"), Err(ApiError::BadKey)));
+    }
+}
