@@ -27,24 +27,49 @@ const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
 /// The API behind one base address.
 pub(crate) struct ApiClient {
     base: String,
-    key: Option<HeaderValue>,
+    key: Option<Key>,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// An API key, and the header that carries it.
+struct Key {
+    secret: String,
+    header: HeaderValue,
+}
+
+impl Key {
+    fn new(secret: &str) -> Result<Self, ApiError> {
+        let header = HeaderValue::from_str(&format!("Bearer {secret}"));
+        let mut header = header.map_err(|_| ApiError::BadKey)?;
+        header.set_sensitive(true);
+        Ok(Self { secret: secret.to_owned(), header })
+    }
 }
 
 impl ApiClient {
     /// A client of the API at `http://host:port` or `https://host`, with or without `/v1`. The key is
     /// sent as a bearer token.
     pub(crate) fn new(url: &str, key: Option<&str>) -> Result<Self, ApiError> {
+        Self::trusting(system_roots, url, key)
+    }
+
+    /// The same, with `roots` to vouch for an HTTPS server.
+    fn trusting(
+        roots: impl FnOnce() -> Result<RootCertStore, ApiError>,
+        url: &str,
+        key: Option<&str>,
+    ) -> Result<Self, ApiError> {
         let base = url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
         let address: Option<Uri> = base.parse().ok();
         let scheme = address.as_ref().filter(|uri| uri.host().is_some()).and_then(Uri::scheme_str);
-        let is_https = match scheme {
-            Some("http") => false,
-            Some("https") => true,
+        let roots = match scheme {
+            // Nobody needs to vouch, and reading the certificates takes a while.
+            Some("http") => RootCertStore::empty(),
+            Some("https") => roots()?,
             _ => return Err(ApiError::BadUrl { url: url.to_owned() }),
         };
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls(is_https)?)
+            .with_tls_config(tls(roots)?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp());
@@ -52,7 +77,7 @@ impl ApiClient {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build(connector);
-        Ok(Self { base, key: key.map(bearer).transpose()?, client })
+        Ok(Self { base, key: key.map(Key::new).transpose()?, client })
     }
 
     /// The ids of the models that can be asked now.
@@ -95,7 +120,7 @@ impl ApiClient {
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::USER_AGENT, concat!("inferno/", env!("CARGO_PKG_VERSION")));
         if let Some(key) = &self.key {
-            request = request.header(header::AUTHORIZATION, key);
+            request = request.header(header::AUTHORIZATION, &key.header);
         }
         let request =
             request.body(Full::new(body)).map_err(|_| ApiError::BadUrl { url: url.clone() })?;
@@ -105,7 +130,15 @@ impl ApiClient {
             return Ok(answer);
         }
         let body = read(answer.into_body()).await.unwrap_or_default();
-        Err(ApiError::Refused { status, message: message(status, &body) })
+        Err(ApiError::Refused { status, message: self.without_key(message(status, &body)) })
+    }
+
+    /// Some servers repeat a key that they refuse.
+    fn without_key(&self, message: String) -> String {
+        match &self.key {
+            Some(key) => message.replace(&key.secret, "[key]"),
+            None => message,
+        }
     }
 
     fn failure(&self, error: &Error) -> ApiError {
@@ -135,31 +168,24 @@ fn tcp() -> HttpConnector {
     connector
 }
 
-/// Trusts what the operating system trusts, or `SSL_CERT_FILE`; nobody where it is not needed, for
-/// reading the certificates takes a while.
-fn tls(is_https: bool) -> Result<ClientConfig, ApiError> {
+/// What the operating system trusts, or `SSL_CERT_FILE`.
+fn system_roots() -> Result<RootCertStore, ApiError> {
     let mut roots = RootCertStore::empty();
-    if is_https {
-        let found = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
-            let reasons: Vec<_> = found.errors.iter().map(|error| format!(": {error}")).collect();
-            return Err(ApiError::NoCertificates { reason: reasons.concat() });
-        }
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let reasons: Vec<_> = found.errors.iter().map(|error| format!(": {error}")).collect();
+        return Err(ApiError::NoCertificates { reason: reasons.concat() });
     }
-    let config =
-        ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into());
-    let config = config
+    Ok(roots)
+}
+
+fn tls(roots: RootCertStore) -> Result<ClientConfig, ApiError> {
+    let provider = rustls::crypto::ring::default_provider();
+    let config = ClientConfig::builder_with_provider(provider.into())
         .with_safe_default_protocol_versions()
         .map_err(|error| ApiError::NoCertificates { reason: format!(": {error}") })?;
     Ok(config.with_root_certificates(Arc::new(roots)).with_no_client_auth())
-}
-
-fn bearer(key: &str) -> Result<HeaderValue, ApiError> {
-    let mut value =
-        HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| ApiError::BadKey)?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 async fn read(body: Incoming) -> Result<Bytes, ApiError> {
@@ -176,10 +202,15 @@ async fn read(body: Incoming) -> Result<Bytes, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{
+        Trust,
+        testing::{Answer, Seen, Server},
+    };
 
     #[test]
     fn http_and_https_addresses_are_taken_with_or_without_the_version() {
-        for url in ["http://127.0.0.1:8080/v1/", "http://127.0.0.1:8080", "http://127.0.0.1:8080/"] {
+        for url in ["http://127.0.0.1:8080/v1/", "http://127.0.0.1:8080", "http://127.0.0.1:8080/"]
+        {
             assert!(
                 ApiClient::new(url, None).is_ok_and(|c| c.base == "http://127.0.0.1:8080"),
                 "{url}"
@@ -190,11 +221,29 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn https_works_where_somebody_vouches_for_the_server_and_only_there() {
+        let answer = |_: usize, _: &Seen| Answer {
+            head: "HTTP/1.1 200 OK\r\n".into(),
+            body: br#"{"data":[{"id":"far"}]}"#.to_vec(),
+        };
+        let server = Server::start(answer);
+        let Trust::Only(certificates) = &server.trust else { panic!("its own certificate") };
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(certificates.iter().map(|der| der.clone().into()));
+        let client = ApiClient::trusting(|| Ok(roots), &server.url, None).expect("an address");
+        assert_eq!(client.models().await.expect("an answer"), ["far"]);
+        let stranger = ApiClient::trusting(|| Ok(RootCertStore::empty()), &server.url, None);
+        let error = stranger.expect("an address").models().await.expect_err("untrusted");
+        assert!(matches!(&error, ApiError::Unreachable { .. }), "{error}");
+        assert!(error.to_string().contains("certificate"), "{error}");
+    }
+
     #[test]
-    fn a_key_never_shows() {
-        let key = bearer("sk-secret").expect("visible ASCII");
-        assert_eq!(key, "Bearer sk-secret");
-        assert!(!format!("{key:?}").contains("secret"));
-        assert!(matches!(bearer("two\nlines"), Err(ApiError::BadKey)));
+    fn a_key_is_marked_as_a_secret() {
+        let key = Key::new("sk-secret").expect("visible ASCII");
+        assert_eq!(key.header, "Bearer sk-secret");
+        assert!(key.header.is_sensitive(), "it would show in debug output");
+        assert!(matches!(Key::new("two\nlines"), Err(ApiError::BadKey)));
     }
 }

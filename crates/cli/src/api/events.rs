@@ -29,7 +29,11 @@ impl Events {
     pub(crate) async fn next(&mut self) -> Result<Option<Chunk>, ApiError> {
         loop {
             if let Some(event) = self.decoder.next_event()? {
-                return if event == DONE { Ok(None) } else { Chunk::parse(event.as_bytes()).map(Some) };
+                return if event == DONE {
+                    Ok(None)
+                } else {
+                    Chunk::parse(event.as_bytes()).map(Some)
+                };
             }
             match self.body.frame().await {
                 None => return Err(ApiError::NoDone),

@@ -7,6 +7,8 @@ mod client;
 mod error;
 mod events;
 mod sse;
+#[cfg(test)]
+pub(crate) mod testing;
 mod wire;
 
 pub(crate) use client::ApiClient;

@@ -130,7 +130,10 @@ mod tests {
     fn errors_are_told_in_the_servers_words() {
         let body = br#"{"error":{"message":"no model `x`","type":"t","param":null,"code":"c"}}"#;
         assert_eq!(message(StatusCode::NOT_FOUND, body), "no model `x`");
-        assert_eq!(message(StatusCode::NOT_FOUND, br#"{"error":"no such model"}"#), "no such model");
+        assert_eq!(
+            message(StatusCode::NOT_FOUND, br#"{"error":"no such model"}"#),
+            "no such model"
+        );
         assert_eq!(
             message(StatusCode::BAD_GATEWAY, b"<html>"),
             "the server answered 502 Bad Gateway: <html>"

@@ -83,7 +83,8 @@ impl Completed {
     /// Time per output token after the first. Of a stream of two events or more: one event alone
     /// says nothing about the pace.
     pub(super) fn tpot(&self) -> Option<Duration> {
-        let after_the_first = self.completion_tokens().checked_sub(1).filter(|tokens| *tokens > 0)?;
+        let after_the_first =
+            self.completion_tokens().checked_sub(1).filter(|tokens| *tokens > 0)?;
         (self.events > 1).then(|| self.decoding.div_f64(after_the_first as f64))
     }
 }
@@ -212,7 +213,9 @@ mod tests {
         assert_eq!(figures.finish_reasons.len(), FINISH_REASONS_MAX + 1);
         assert_eq!(figures.finish_reasons[OTHER], 1000 - FINISH_REASONS_MAX as u64);
         let names = figures.finish_reasons.keys();
-        assert!(names.clone().all(|name| name.len() <= REASON_CHARS_MAX && !name.contains('\u{1b}')));
+        assert!(
+            names.clone().all(|name| name.len() <= REASON_CHARS_MAX && !name.contains('\u{1b}'))
+        );
         let errors = &figures.errors[&ErrorKind::Http5xx];
         assert_eq!((errors.count, errors.example.chars().count()), (1000, EXAMPLE_CHARS_MAX));
         assert!(!errors.example.contains('\u{1b}'));

@@ -30,7 +30,9 @@ impl Report {
 
     fn interrupted(&self) -> Option<String> {
         let cut = self.requests.in_flight;
-        self.interrupted.then(|| format!("interrupted; {cut} requests were under way and are not in the figures"))
+        self.interrupted.then(|| {
+            format!("interrupted; {cut} requests were under way and are not in the figures")
+        })
     }
 
     fn held(&self) -> Option<String> {

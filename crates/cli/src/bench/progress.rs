@@ -183,7 +183,10 @@ mod tests {
     fn a_phase_ends_by_requests_or_by_time() {
         let second = Duration::from_secs(1);
         assert_eq!(Goal::Requests(10).position(second, 4), 4);
-        assert_eq!((Goal::Time(4 * second).length(), Goal::Time(4 * second).position(second, 9)), (4000, 1000));
+        assert_eq!(
+            (Goal::Time(4 * second).length(), Goal::Time(4 * second).position(second, 9)),
+            (4000, 1000)
+        );
         assert_eq!(Goal::Time(second).position(4 * second, 9), 1000);
     }
 }

@@ -106,12 +106,18 @@ impl<T: Target> Loader<T> {
     ) {
         let places = Arc::new(Semaphore::new(in_flight_max));
         let mut requests = JoinSet::new();
+        let mut full_until = None;
         while let Some(arrival) = arrivals.recv().await {
-            if places.available_permits() == 0 {
-                self.recorder.figures().held += 1;
-            }
+            let is_full = places.available_permits() == 0;
             // Nobody closes it.
             let Ok(place) = places.clone().acquire_owned().await else { break };
+            if is_full {
+                full_until = Some(Instant::now());
+            }
+            // Also what was due while another waited for the place.
+            if full_until.is_some_and(|until| arrival.scheduled <= until) {
+                self.recorder.figures().held += 1;
+            }
             let loader = self.clone();
             requests.spawn(async move {
                 loader.send(arrival).await.ok();

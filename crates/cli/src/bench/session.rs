@@ -65,14 +65,16 @@ fn source(plan: &Plan) -> anyhow::Result<(Source, Option<FileFacts>)> {
     };
     let name = path.display();
     let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
-    let trace = Trace::read(BufReader::new(file), max_context)
+    let trace = Trace::read(BufReader::new(file), plan.max_tokens, max_context)
         .with_context(|| format!("{name} is not a file of requests"))?;
     if plan.endpoint == Endpoint::Completions && trace.has_messages() {
         bail!("{name} holds `messages`, which only --endpoint chat takes");
     }
     if matches!(plan.load, Load::Trace { .. }) && trace.untimed() > 0 {
         let untimed = trace.untimed();
-        bail!("{untimed} lines of {name} have no `at_ms`; --prompts sends a file without its times");
+        bail!(
+            "{untimed} lines of {name} have no `at_ms`; --prompts sends a file without its times"
+        );
     }
     let facts = FileFacts { entries: trace.entries.len() as u64, clipped: trace.clipped };
     Ok((Source::Entries(trace.entries), Some(facts)))
@@ -212,10 +214,9 @@ impl<T: Target> Session<T> {
         let duration = self.plan.duration.unwrap_or(Duration::MAX);
         let requests = self.plan.requests.unwrap_or(u64::MAX);
         let (workload, template) = (self.workload.clone(), self.template.clone());
-        (0..requests).zip(times.take_while(move |at| *at < duration)).map(move |(index, at)| Due {
-            at,
-            request: prepare(&template, workload.ask(index)),
-        })
+        (0..requests)
+            .zip(times.take_while(move |at| *at < duration))
+            .map(move |(index, at)| Due { at, request: prepare(&template, workload.ask(index)) })
     }
 }
 

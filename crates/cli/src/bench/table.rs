@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use anstream::adapter::strip_str;
 use anstyle::Style;
 
 use super::latency::Summary;
@@ -34,29 +35,33 @@ const FEW: [usize; 3] = [1, 4, 5];
 
 /// All of it, for a terminal of `width` columns.
 pub(crate) fn table(report: &Report, width: usize) -> String {
-    let sections =
-        [headline(&report.setup), totals(report), latencies(report, width), errors(report)];
+    let sections = [
+        headline(&report.setup, width),
+        totals(report, width),
+        latencies(report, width),
+        errors(report, width),
+    ];
     let mut text = sections.concat();
     for note in report.notes() {
-        let note = wrapped(&note, width.saturating_sub(2));
+        let note = wrapped(&note, width.saturating_sub(2), 2);
         let _ = writeln!(text, "{} {note}", Styled(WARN, "!"));
     }
     text.trim_end().to_owned()
 }
 
-fn headline(plan: &Plan) -> String {
+fn headline(plan: &Plan, width: usize) -> String {
     let model = harmless(plan.model.as_deref().unwrap_or_default());
     let endpoint = match plan.endpoint {
         Endpoint::Chat => "chat",
         Endpoint::Completions => "completions",
     };
     let streamed = if plan.stream { "streamed" } else { "not streamed" };
+    let what = format!("{} at {}, {endpoint}, {streamed}", Styled(BOLD, model), plan.url);
+    let how = format!("{}; {}", load(plan.load), prompts(plan));
     format!(
-        "{} at {}, {endpoint}, {streamed}\n{}; {}\n\n",
-        Styled(BOLD, model),
-        plan.url,
-        load(plan.load),
-        prompts(plan)
+        "{}\n{}\n\n",
+        wrapped(&what, width.saturating_sub(2), 2),
+        wrapped(&how, width.saturating_sub(2), 2)
     )
 }
 
@@ -91,7 +96,7 @@ fn prompts(plan: &Plan) -> String {
     }
 }
 
-fn totals(report: &Report) -> String {
+fn totals(report: &Report, width: usize) -> String {
     let requests = &report.requests;
     let mut done = format!("{} completed, {} failed", grouped(requests.completed), failed(report));
     if requests.warmup.completed > 0 {
@@ -121,7 +126,7 @@ fn totals(report: &Report) -> String {
         rows.push(("finished by", reasons.join(", ")));
     }
     rows.push(("client", client(report)));
-    rows.into_iter().map(|(label, value)| row(label, &value)).collect::<String>() + "\n"
+    rows.into_iter().map(|(label, value)| row(DIM, label, &value, width)).collect::<String>() + "\n"
 }
 
 fn failed(report: &Report) -> String {
@@ -189,18 +194,18 @@ fn latencies(report: &Report, width: usize) -> String {
     text + "\n"
 }
 
-fn errors(report: &Report) -> String {
+fn errors(report: &Report, width: usize) -> String {
     let mut text = String::new();
     for (kind, errors) in &report.errors {
         let value = format!("{}: {}", grouped(errors.count), errors.example);
-        let name = kind.name();
-        let _ = writeln!(text, "{}{value}", Styled(Style::new().fg_color(BAD.get_fg_color()), format_args!("{name:<LABEL$}")));
+        text.push_str(&row(BAD, kind.name(), &value, width));
     }
     if text.is_empty() { text } else { text + "\n" }
 }
 
-fn row(label: &str, value: &str) -> String {
-    format!("{}{value}\n", Styled(DIM, format_args!("{label:<LABEL$}")))
+fn row(style: Style, label: &str, value: &str, width: usize) -> String {
+    let label = Styled(style, format_args!("{label:<LABEL$}"));
+    format!("{label}{}\n", wrapped(value, width.saturating_sub(LABEL), LABEL))
 }
 
 /// Milliseconds: no more digits than were measured.
@@ -233,23 +238,26 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
-/// Lines of `width` characters at most, broken between words; those after the first are indented like it.
-fn wrapped(text: &str, width: usize) -> String {
-    let mut lines = vec![String::new()];
+/// Lines of `width` characters at most, broken between words; those after the first are moved right by
+/// `indent`.
+fn wrapped(text: &str, width: usize, indent: usize) -> String {
+    let mut wrapped = String::new();
+    let mut used = 0;
     for word in text.split(' ') {
-        let line = lines.last_mut().filter(|line| !line.is_empty());
-        match line {
-            Some(line) if line.chars().count() + 1 + word.chars().count() > width => {
-                lines.push(word.to_owned());
-            }
-            Some(line) => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            None => lines = vec![word.to_owned()],
+        let length = strip_str(word).to_string().chars().count();
+        if used == 0 {
+            used = length;
+        } else if used + 1 + length <= width {
+            wrapped.push(' ');
+            used += 1 + length;
+        } else {
+            wrapped.push('\n');
+            wrapped.push_str(&" ".repeat(indent));
+            used = length;
         }
+        wrapped.push_str(word);
     }
-    lines.join("\n  ")
+    wrapped
 }
 
 #[cfg(test)]

@@ -58,3 +58,6 @@ impl ApiTarget {
         Ok(Answer { usage: chunk.usage, finish_reason })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,9 +76,13 @@ struct Line {
 }
 
 impl Trace {
-    /// Reads all of a file. Prompts given by their lengths are cut so that they and their answers fit
-    /// into `context_max` tokens.
-    pub(super) fn read(input: impl BufRead, context_max: Option<u32>) -> Result<Self, TraceError> {
+    /// Reads all of a file. Prompts given by their lengths are cut so that they and their answers, of
+    /// `max_tokens` if the file does not say, fit into `context_max` tokens.
+    pub(super) fn read(
+        input: impl BufRead,
+        max_tokens: u32,
+        context_max: Option<u32>,
+    ) -> Result<Self, TraceError> {
         let mut trace = Self::default();
         let mut input = input.take(FILE_BYTES_MAX);
         let mut line = String::new();
@@ -92,21 +96,16 @@ impl Trace {
                 _ if line.trim().is_empty() => continue,
                 _ => {}
             }
-            let entry = parse(&line).map_err(|reason| TraceError::Line { line: number, reason })?;
-            trace.push(entry, context_max)?;
+            if trace.entries.len() == ENTRIES_MAX {
+                return Err(TraceError::TooMuch);
+            }
+            let parsed = parse(&line).map_err(|reason| TraceError::Line { line: number, reason });
+            let mut entry = parsed?;
+            let is_clipped = context_max.is_some_and(|most| entry.clip(max_tokens, most));
+            trace.clipped += u64::from(is_clipped);
+            trace.entries.push(entry);
         }
         trace.in_order()
-    }
-
-    fn push(&mut self, mut entry: Entry, context_max: Option<u32>) -> Result<(), TraceError> {
-        if self.entries.len() == ENTRIES_MAX {
-            return Err(TraceError::TooMuch);
-        }
-        if context_max.is_some_and(|context_max| entry.clip(context_max)) {
-            self.clipped += 1;
-        }
-        self.entries.push(entry);
-        Ok(())
     }
 
     /// Sorted by time, the first at 0.
@@ -132,14 +131,14 @@ impl Trace {
 
 impl Entry {
     /// Cuts a made-up prompt, and its answer to half of the context at most. Says whether it had to.
-    fn clip(&mut self, context_max: u32) -> bool {
+    fn clip(&mut self, max_tokens: u32, context_max: u32) -> bool {
         let Prompt::Shape { tokens, hash_ids } = &mut self.prompt else { return false };
-        let output = self.max_tokens.unwrap_or_default();
+        let output = self.max_tokens.unwrap_or(max_tokens);
         if tokens.saturating_add(output) <= context_max {
             return false;
         }
         let output = output.min(context_max / 2);
-        self.max_tokens = self.max_tokens.map(|_| output);
+        self.max_tokens = Some(output);
         *tokens = (*tokens).min(context_max - output);
         hash_ids.truncate(blocks(*tokens));
         true
@@ -188,7 +187,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Trace, TraceError> {
-        Trace::read(text.as_bytes(), None)
+        Trace::read(text.as_bytes(), 64, None)
     }
 
     fn shape_of(entry: &Entry) -> (u32, &[u64]) {
@@ -222,17 +221,23 @@ mod tests {
         let lines = r#"{"input_length": 900, "output_length": 100, "hash_ids": [1, 2]}
                        {"input_length": 901, "output_length": 100, "hash_ids": [1, 2]}
                        {"input_length": 2000, "output_length": 800, "hash_ids": [1, 2, 3, 4]}
-                       {"input_length": 100, "output_length": 1000, "hash_ids": [1]}"#;
-        let trace = Trace::read(lines.as_bytes(), Some(1000)).expect("a trace");
+                       {"input_length": 100, "output_length": 1000, "hash_ids": [1]}
+                       {"input_length": 950}"#;
+        let trace = Trace::read(lines.as_bytes(), 64, Some(1000)).expect("a trace");
         let found: Vec<_> = trace
             .entries
             .iter()
             .map(|entry| (shape_of(entry).0, shape_of(entry).1.len(), entry.max_tokens))
             .collect();
-        let wanted =
-            [(900, 2, Some(100)), (900, 2, Some(100)), (500, 1, Some(500)), (100, 1, Some(500))];
+        let wanted = [
+            (900, 2, Some(100)),
+            (900, 2, Some(100)),
+            (500, 1, Some(500)),
+            (100, 1, Some(500)),
+            (936, 0, Some(64)),
+        ];
         assert_eq!(found, wanted);
-        assert_eq!(trace.clipped, 3);
+        assert_eq!(trace.clipped, 4);
     }
 
     #[test]
@@ -257,7 +262,7 @@ mod tests {
     #[test]
     fn a_line_without_end_is_refused() {
         let endless = io::BufReader::new(io::repeat(b' '));
-        let error = Trace::read(endless, None).expect_err("16 MiB of nothing");
+        let error = Trace::read(endless, 64, None).expect_err("16 MiB of nothing");
         assert!(matches!(error, TraceError::LongLine { line: 1 }), "{error}");
     }
 }
