@@ -174,6 +174,9 @@ fn bench_refuses_what_it_cannot_do() {
         &["--arrivals", "constant"],
         &["--extra-body", "[]"],
         &["--trace", path, "--prompt", "Hi"],
+        &["--no-stream", "--slo", "ttft:5"],
+        &["--shared-prefix", "200"],
+        &["--max-context", "200"],
     ] {
         let output = inferno(folder.path(), &[&["bench"], usage].concat());
         assert_eq!(code(&output), 2, "{usage:?}: {}", stderr(&output));
@@ -182,9 +185,6 @@ fn bench_refuses_what_it_cannot_do() {
         (&["--trace", path][..], "line 1: unknown field `promt`"),
         (&["--prompts", "nowhere.jsonl"], "cannot open nowhere.jsonl"),
         (&["--url", "localhost:8080"], "is not an address like"),
-        (&["--no-stream", "--slo", "ttft:5"], "cannot be measured with --no-stream"),
-        (&["--shared-prefix", "200"], "longer than the shortest prompt, 128 tokens"),
-        (&["--max-context", "200"], "--trace or --prompts"),
         (&["--api-key-file", "nowhere"], "cannot read nowhere"),
         (&["--concurrency", "1000000000"], "ulimit -n"),
     ] {

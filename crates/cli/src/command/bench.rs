@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use clap::error::ErrorKind;
 use serde_json::{Map, Value};
 use terminal_size::{Width, terminal_size_of};
 
@@ -156,14 +157,14 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
 fn plan(args: BenchArgs) -> anyhow::Result<Plan> {
     let objectives = args.slo.unwrap_or_default();
     if args.no_stream && objectives.need_streams() {
-        bail!("ttft and tpot of --slo cannot be measured with --no-stream");
+        misused("ttft and tpot of --slo cannot be measured with --no-stream");
     }
     let is_endless = args.requests.is_none() && args.trace.is_none();
     Ok(Plan {
         key: key(args.api_key_file.as_ref())?,
         load: load(&args),
         duration: args.duration.or(is_endless.then_some(DEFAULT_DURATION)),
-        prompts: prompts(&args)?,
+        prompts: prompts(&args),
         extra_body: extra_body(args.extra_body, args.ignore_eos),
         url: args.url,
         model: args.model,
@@ -179,6 +180,11 @@ fn plan(args: BenchArgs) -> anyhow::Result<Plan> {
     })
 }
 
+/// Arguments that contradict one another in a way that clap cannot be told of.
+fn misused(message: &str) -> ! {
+    clap::Error::raw(ErrorKind::ArgumentConflict, format!("{message}\n")).exit()
+}
+
 fn load(args: &BenchArgs) -> Load {
     let max_in_flight = args.max_in_flight as usize;
     match (args.rate, &args.trace) {
@@ -188,25 +194,25 @@ fn load(args: &BenchArgs) -> Load {
     }
 }
 
-fn prompts(args: &BenchArgs) -> anyhow::Result<Prompts> {
+fn prompts(args: &BenchArgs) -> Prompts {
     if let Some(path) = args.trace.as_ref().or(args.prompts.as_ref()) {
-        return Ok(Prompts::File { path: path.clone(), max_context: args.max_context });
+        return Prompts::File { path: path.clone(), max_context: args.max_context };
     }
     if args.max_context.is_some() {
-        bail!("--max-context cuts the requests of --trace or --prompts");
+        misused("--max-context cuts the requests of --trace or --prompts");
     }
     if let Some(text) = &args.prompt {
-        return Ok(Prompts::Text { text: text.clone() });
+        return Prompts::Text { text: text.clone() };
     }
     let tokens = args.prompt_tokens.unwrap_or_default();
     let shared_prefix = args.shared_prefix;
     if shared_prefix > tokens.least {
-        bail!(
-            "--shared-prefix {shared_prefix} is longer than the shortest prompt, {} tokens (--prompt-tokens)",
-            tokens.least
-        );
+        let shortest = tokens.least;
+        misused(&format!(
+            "--shared-prefix {shared_prefix} is longer than the shortest prompt, {shortest} tokens (--prompt-tokens)"
+        ));
     }
-    Ok(Prompts::Synthetic { tokens, shared_prefix })
+    Prompts::Synthetic { tokens, shared_prefix }
 }
 
 fn extra_body(given: Option<Map<String, Value>>, ignore_eos: bool) -> Map<String, Value> {
