@@ -172,6 +172,8 @@ fn bench_refuses_what_it_cannot_do() {
         &["--duration", "5d"],
         &["--slo", "itl:5"],
         &["--arrivals", "constant"],
+        &["--max-in-flight", "9"],
+        &["--speed", "2"],
         &["--extra-body", "[]"],
         &["--trace", path, "--prompt", "Hi"],
         &["--no-stream", "--slo", "ttft:5"],

@@ -44,7 +44,7 @@ Exit codes: 0 done, 1 nothing succeeded or too much failed (--max-errors), 2 wro
 
 /// The arguments of `bench`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, group(clap::ArgGroup::new("open_loop").args(["rate", "trace"])))]
 pub(crate) struct BenchArgs {
     /// The endpoint, with or without /v1
     #[arg(long, default_value = "http://127.0.0.1:8080")]
@@ -78,7 +78,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = positive, requires = "trace", help_heading = "Load")]
     speed: f64,
     /// Open loop: no more requests than this at once; the rest waits, and that is reported
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
+    #[arg(long, value_name = "N", default_value_t = 1024, requires = "open_loop", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
     max_in_flight: u32,
     /// Stop after so many requests
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Load")]

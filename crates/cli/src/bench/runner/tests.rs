@@ -37,11 +37,12 @@ struct Counting {
 }
 
 impl Target for Counting {
-    async fn ask(&self, body: Bytes, _: &mut Watch) -> Result<Answer, Failure> {
+    async fn ask(&self, body: Bytes, watch: &mut Watch) -> Result<Answer, Failure> {
         let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(now, Ordering::SeqCst);
         self.bodies.lock().expect("bodies").push(body);
         sleep(100 * MS).await;
+        watch.content();
         self.now.fetch_sub(1, Ordering::SeqCst);
         Ok(Answer::default())
     }
@@ -154,6 +155,7 @@ async fn what_waits_for_a_place_is_told_and_measured_from_its_time() {
     let (total, late) = (figures.end_to_end.summary(), figures.lateness.summary());
     // Two at once, two 100 ms later, one 200 ms later; each takes 100 ms.
     assert_ms(total.expect("latencies").mean, (100.0 + 100.0 + 200.0 + 200.0 + 300.0) / 5.0);
+    assert_eq!(figures.ttft.summary(), total, "the first token, too, counts from the schedule");
     assert_ms(late.expect("lateness").mean, (100.0 + 100.0 + 200.0) / 5.0);
     assert_eq!(figures.tokens.prompt_asked, 5 * 7);
 }
