@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn an_error_inside_a_stream_is_an_error() {
         let event = br#"{"error":{"message":"backend lost","code":"backend_lost"}}"#;
-        let error = Chunk::parse(event).unwrap_err();
+        let error = Chunk::parse(event).expect_err("an error");
         assert!(matches!(error, ApiError::ErrorEvent { message } if message == "backend lost"));
         assert!(matches!(Chunk::parse(b"{"), Err(ApiError::Malformed { .. })));
     }

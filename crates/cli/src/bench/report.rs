@@ -35,7 +35,7 @@ pub(crate) struct Report {
 }
 
 /// What the run itself knows, beside what it measured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Circumstances {
     pub(super) started_unix_ms: u64,
     pub(super) elapsed: Duration,

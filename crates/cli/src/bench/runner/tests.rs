@@ -148,7 +148,7 @@ async fn a_closed_loop_asks_less_of_a_server_that_stalls_and_omits_the_rest() {
 #[tokio::test(start_paused = true)]
 async fn what_waits_for_a_place_is_told_and_measured_from_its_time() {
     let loader = loader(Counting::default());
-    loader.open_loop(2, arrivals([0 * MS; 5])).await;
+    loader.open_loop(2, arrivals([Duration::ZERO; 5])).await;
     let figures = loader.recorder.figures();
     assert_eq!(loader.target.most.load(Ordering::SeqCst), 2);
     assert_eq!((figures.held, figures.completed), (3, 5));

@@ -139,7 +139,7 @@ fn what_a_reader_must_know_is_said() {
         warmup: Warmup { completed: 1, failed: 1 },
         ..circumstances()
     };
-    let notes = Report::new(closed(), &figures, circumstances.clone()).notes().join("\n");
+    let notes = Report::new(closed(), &figures, circumstances).notes().join("\n");
     for expected in [
         "interrupted; 1 requests were under way",
         "3 requests were sent late because 4 were in flight",
