@@ -26,6 +26,10 @@ bench-decode *ARGS:
 bench-start *ARGS:
     cargo bench -p inferno-tests --bench start -- {{ARGS}}
 
+# What `inferno bench` itself costs, against wrk and hey
+bench-load *ARGS:
+    cargo bench -p inferno-tests --bench load_generator -- {{ARGS}}
+
 # The gate: what must pass before anything lands
 ci:
     bash .ci/run

@@ -31,7 +31,7 @@ impl Report {
     fn interrupted(&self) -> Option<String> {
         let cut = self.requests.in_flight;
         self.interrupted.then(|| {
-            format!("interrupted; {cut} requests were under way and are not in the figures")
+            format!("interrupted; {cut} requests were under way and count neither as completed nor as failed")
         })
     }
 
@@ -89,9 +89,8 @@ impl Report {
         let ratio = self.tokens.prompt as f64 / asked;
         let is_known = asked > 0.0 && self.tokens.answers_without_usage == 0;
         (is_known && (ratio - 1.0).abs() > LENGTH_TOLERANCE).then(|| {
-            format!(
-                "prompts had {ratio:.2} times the tokens asked for, by the server's count (its chat template adds some)"
-            )
+            let why = if ratio > 1.0 { " (its chat template adds some)" } else { "" };
+            format!("prompts had {ratio:.2} times the tokens asked for, by the server's count{why}")
         })
     }
 

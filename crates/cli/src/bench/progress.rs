@@ -5,6 +5,7 @@ use std::io::{IsTerminal, stderr};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use terminal_size::{Width, terminal_size_of};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -17,6 +18,8 @@ const TERMINAL_INTERVAL: Duration = Duration::from_millis(500);
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// The speed shown is that of about the last so many seconds.
 const SPEED_WINDOW_S: f64 = 2.0;
+/// Terminals narrower than this have room for words or for a bar, not for both.
+const WIDE: u16 = 110;
 
 /// How far a phase has come is measured by what will end it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,11 +125,11 @@ fn tokens(figures: &Figures) -> u64 {
 
 fn line(phase: &str, elapsed: Duration, figures: &Figures, tokens_per_second: f64) -> String {
     let mut line = format!(
-        "{phase}{} s  {} done  {} in flight  {} failed  {tokens_per_second:.1} tokens/s",
+        "{phase}{} s  {} done  {} failed  {} in flight  {tokens_per_second:.1} tokens/s",
         elapsed.as_secs(),
         grouped(figures.completed),
-        figures.in_flight(),
         grouped(figures.failed),
+        figures.in_flight(),
     );
     let (name, latencies) = match figures.ttft.count() {
         0 => ("end-to-end", &figures.end_to_end),
@@ -142,7 +145,9 @@ fn line(phase: &str, elapsed: Duration, figures: &Figures, tokens_per_second: f6
 fn bar(goal: Goal) -> ProgressBar {
     let target = ProgressDrawTarget::stderr();
     let bar = ProgressBar::with_draw_target(Some(goal.length()), target);
-    if let Ok(style) = ProgressStyle::with_template("[{bar:20.green}] {wide_msg}") {
+    let width = terminal_size_of(stderr()).map_or(0, |(Width(width), _)| width);
+    let template = if width < WIDE { "{wide_msg}" } else { "[{bar:20.green}] {wide_msg}" };
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
     }
     bar.tick();
@@ -158,13 +163,13 @@ mod tests {
         let mut figures = Figures::default();
         assert_eq!(
             line("", Duration::from_secs(3), &figures, 0.0),
-            "3 s  0 done  0 in flight  0 failed  0.0 tokens/s"
+            "3 s  0 done  0 failed  0 in flight  0.0 tokens/s"
         );
         figures.sent(Duration::ZERO);
         figures.first_content(Duration::from_millis(20));
         assert_eq!(
             line("warm-up: ", Duration::from_secs(4), &figures, 51.25),
-            "warm-up: 4 s  0 done  1 in flight  0 failed  51.2 tokens/s  TTFT p50 20.0 p99 20.0 ms"
+            "warm-up: 4 s  0 done  0 failed  1 in flight  51.2 tokens/s  TTFT p50 20.0 p99 20.0 ms"
         );
     }
 
