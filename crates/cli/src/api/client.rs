@@ -1,5 +1,7 @@
 //! Requests to the API.
 
+use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, Error};
+use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 
@@ -141,23 +143,27 @@ impl ApiClient {
         }
     }
 
-    fn failure(&self, error: &Error) -> ApiError {
-        let reason = root_cause(error);
-        if error.is_connect() {
-            ApiError::Unreachable { url: self.base.clone(), reason }
-        } else {
-            ApiError::Broken { reason }
+    fn failure(&self, error: &legacy::Error) -> ApiError {
+        let cause = root_cause(error);
+        let (url, reason) = (self.base.clone(), cause.to_string());
+        let is_refused = cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        match error.is_connect() {
+            true if is_refused => ApiError::Absent { url, reason },
+            true => ApiError::Unreachable { url, reason },
+            false => ApiError::Broken { reason },
         }
     }
 }
 
 /// The innermost reason: what the operating system or the TLS handshake said.
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut reason = error;
     while let Some(source) = reason.source() {
         reason = source;
     }
-    reason.to_string()
+    reason
 }
 
 fn tcp() -> HttpConnector {
@@ -193,7 +199,7 @@ async fn read(body: Incoming) -> Result<Bytes, ApiError> {
         if error.is::<LengthLimitError>() {
             ApiError::TooLarge { what: "an answer", limit_bytes: ANSWER_BYTES_MAX }
         } else {
-            ApiError::Broken { reason: root_cause(&*error) }
+            ApiError::Broken { reason: root_cause(&*error).to_string() }
         }
     })?;
     Ok(body.to_bytes())

@@ -18,6 +18,9 @@ pub(crate) enum ApiError {
     NoCertificates { reason: String },
     /// Nobody there.
     #[error("nothing answers at {url} ({reason}): is it running? `inferno up` starts it")]
+    Absent { url: String, reason: String },
+    /// No connection for another reason: no such host, no way there, no TLS.
+    #[error("cannot connect to {url}: {reason}")]
     Unreachable { url: String, reason: String },
     /// The server refused, and said why.
     #[error("{message}")]

@@ -86,7 +86,8 @@ impl From<ApiError> for Failure {
             ApiError::NoDone => (ErrorKind::NoDone, Some(200)),
             ApiError::Malformed { .. } => (ErrorKind::Malformed, Some(200)),
             ApiError::TooLarge { .. } => (ErrorKind::TooLarge, Some(200)),
-            ApiError::Unreachable { .. }
+            ApiError::Absent { .. }
+            | ApiError::Unreachable { .. }
             | ApiError::BadUrl { .. }
             | ApiError::BadKey
             | ApiError::NoCertificates { .. } => (ErrorKind::Connect, None),
