@@ -10,7 +10,7 @@
 //! is not installed is left out.
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Collected, Full};
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use inferno_tests::command;
@@ -34,7 +34,7 @@ struct Cost {
 }
 
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let body = request.into_body().collect().await.map(|body| body.to_bytes());
+    let body = request.into_body().collect().await.map(Collected::to_bytes);
     let is_stream = body.is_ok_and(|body| body.windows(13).any(|part| part == br#""stream":true"#));
     let answer = if is_stream { EVENT.repeat(EVENTS) + END } else { WHOLE.to_owned() };
     Ok(Response::new(Full::new(answer.into())))

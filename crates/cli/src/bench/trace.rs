@@ -18,6 +18,10 @@ const LINE_BYTES_MAX: u64 = 16 << 20;
 /// All lines together; they are held in memory.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 const ENTRIES_MAX: usize = 1_000_000;
+/// Longest prompt that is made up: about as much text as the proxy takes in a body.
+pub(super) const PROMPT_TOKENS_MAX: u32 = 2_000_000;
+/// Latest time.
+const TIME_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Why a file of requests is not one. Lines count from 1.
 #[derive(Debug, thiserror::Error)]
@@ -167,13 +171,16 @@ fn parse(line: &str) -> Result<Entry, String> {
 }
 
 fn time(at_ms: f64) -> Result<Duration, String> {
-    Duration::try_from_secs_f64(at_ms / 1000.0).map_err(|_| format!("{at_ms} is not a time"))
+    let at = Duration::try_from_secs_f64(at_ms / 1000.0).ok().filter(|at| *at <= TIME_MAX);
+    at.ok_or_else(|| format!("{at_ms} ms is not a time between 0 and a year"))
 }
 
 fn shape(tokens: u32, hash_ids: Vec<u64>) -> Result<Prompt, String> {
     let (found, needed) = (hash_ids.len(), blocks(tokens));
     match found {
-        _ if tokens == 0 => Err("input_length must be at least 1".to_owned()),
+        _ if !(1..=PROMPT_TOKENS_MAX).contains(&tokens) => {
+            Err(format!("input_length must be between 1 and {PROMPT_TOKENS_MAX}"))
+        }
         0 => Ok(Prompt::Shape { tokens, hash_ids }),
         _ if found == needed => Ok(Prompt::Shape { tokens, hash_ids }),
         _ => Err(format!(
@@ -250,8 +257,10 @@ mod tests {
             (r#"{"prompt": "a", "input_length": 3}"#, "line 1: give one of"),
             (r#"{"messages": "a"}"#, "must be an array"),
             (r#"{"prompt": "a", "max_tokens": 0}"#, "at least 1"),
-            (r#"{"input_length": 0}"#, "at least 1"),
-            (r#"{"prompt": "a", "at_ms": -1}"#, "-1 is not a time"),
+            (r#"{"input_length": 0}"#, "between 1 and 2000000"),
+            (r#"{"input_length": 2000001}"#, "between 1 and 2000000"),
+            (r#"{"prompt": "a", "at_ms": -1}"#, "-1 ms is not a time"),
+            (r#"{"prompt": "a", "at_ms": 1e300}"#, "is not a time"),
             (r#"{"input_length": 600, "hash_ids": [1]}"#, "600 tokens are 2 blocks of 512"),
         ] {
             let error = read(text).expect_err(text).to_string();

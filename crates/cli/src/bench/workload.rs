@@ -1,7 +1,7 @@
 //! What to send: request by number, a pure function of the seed.
 
 use super::draws::{Draws, Purpose};
-use super::trace::{BLOCK_TOKENS, Entry, Prompt};
+use super::trace::{BLOCK_TOKENS, Entry, PROMPT_TOKENS_MAX, Prompt};
 use super::words::Words;
 
 /// How long made-up prompts are, in tokens; both ends belong to it.
@@ -46,7 +46,7 @@ pub(super) enum Content {
     Messages(serde_json::Value),
 }
 
-/// No request has this many before it.
+/// The item whose words are the shared beginning.
 const ALL: u64 = 0;
 
 impl Workload {
@@ -144,6 +144,7 @@ impl std::str::FromStr for TokenRange {
         };
         match least {
             0 => Err("at least 1 token".to_owned()),
+            _ if most > PROMPT_TOKENS_MAX => Err(format!("at most {PROMPT_TOKENS_MAX} tokens")),
             _ if least > most => Err(format!("{least} is more than {most}")),
             _ => Ok(Self { least, most }),
         }
@@ -238,7 +239,7 @@ mod tests {
     fn ranges_are_read() {
         assert_eq!("128".parse(), Ok(TokenRange { least: 128, most: 128 }));
         assert_eq!("16..256".parse(), Ok(TokenRange { least: 16, most: 256 }));
-        for wrong in ["0", "", "5..4", "a", "1..", "..3", "-1"] {
+        for wrong in ["0", "", "5..4", "a", "1..", "..3", "-1", "1..2000001"] {
             assert!(wrong.parse::<TokenRange>().is_err(), "{wrong}");
         }
     }

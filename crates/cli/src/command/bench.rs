@@ -21,6 +21,8 @@ use crate::console::{error, print};
 const KEY_VARIABLE: &str = "OPENAI_API_KEY";
 /// How long a run is that says nothing about it.
 const DEFAULT_DURATION: Duration = Duration::from_secs(30);
+/// Longest run, longest answer.
+const TIME_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// A reader that is no terminal gets whole tables.
 const WIDTH_ELSEWHERE: usize = 100;
 
@@ -69,7 +71,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, short = 'c', value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
     concurrency: u32,
     /// Open loop: so many requests begin each second
-    #[arg(long, short = 'r', value_name = "PER_SECOND", value_parser = positive, conflicts_with = "concurrency", help_heading = "Load")]
+    #[arg(long, short = 'r', value_name = "PER_SECOND", value_parser = factor, conflicts_with = "concurrency", help_heading = "Load")]
     rate: Option<f64>,
     /// How the gaps between them are spread
     #[arg(long, value_enum, default_value_t = Arrivals::Poisson, requires = "rate", help_heading = "Load")]
@@ -78,7 +80,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "concurrency", "prompts", "prompt", "prompt_tokens"], help_heading = "Load")]
     trace: Option<PathBuf>,
     /// So many times as fast as the trace
-    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = positive, requires = "trace", help_heading = "Load")]
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = factor, requires = "trace", help_heading = "Load")]
     speed: f64,
     /// Open loop: no more requests than this at once; the rest waits, and that is reported
     #[arg(long, value_name = "N", default_value_t = 1024, requires = "open_loop", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
@@ -264,10 +266,10 @@ fn width() -> usize {
     size.map_or(WIDTH_ELSEWHERE, |(Width(width), _)| usize::from(width))
 }
 
-/// `30`, `1.5s`, `500ms`, `5m`, `1h`; more than nothing.
+/// `30`, `1.5s`, `500ms`, `5m`, `1h`; more than nothing, at most [`TIME_MAX`].
 fn time(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
+    let (digits, unit) = text.split_at(split);
     let seconds_of_one = match unit {
         "ms" => 0.001,
         "" | "s" => 1.0,
@@ -275,19 +277,25 @@ fn time(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         _ => return Err(format!("`{unit}` is none of ms, s, m, h")),
     };
-    let seconds = positive(number)? * seconds_of_one;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+    let time = Duration::try_from_secs_f64(number(digits)? * seconds_of_one).ok();
+    let time = time.filter(|time| !time.is_zero() && *time <= TIME_MAX);
+    time.ok_or_else(|| "more than nothing and at most 30 days expected".to_owned())
 }
 
-fn positive(text: &str) -> Result<f64, String> {
-    let number = text.parse::<f64>().map_err(|_| format!("`{text}` is not a number"))?;
-    let is_usable = number.is_finite() && number > 0.0;
-    if is_usable { Ok(number) } else { Err("more than 0 expected".to_owned()) }
+/// A rate or a speed.
+fn factor(text: &str) -> Result<f64, String> {
+    let number = number(text)?;
+    let is_usable = (1e-6..=1e6).contains(&number);
+    if is_usable { Ok(number) } else { Err("0.000001 to 1000000 expected".to_owned()) }
 }
 
 fn percentage(text: &str) -> Result<f64, String> {
-    let number = text.parse::<f64>().map_err(|_| format!("`{text}` is not a number"))?;
+    let number = number(text)?;
     if (0.0..=100.0).contains(&number) { Ok(number) } else { Err("0 to 100 expected".to_owned()) }
+}
+
+fn number(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a number"))
 }
 
 fn object(text: &str) -> Result<Map<String, Value>, String> {
@@ -305,9 +313,13 @@ mod tests {
         {
             assert_eq!(time(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for text in ["", "0", "-1s", "5d", "s", "inf", "1e999"] {
+        for text in ["", "0", "-1s", "5d", "s", "inf", "1e999", "721h", "nan"] {
             assert!(time(text).is_err(), "{text}");
         }
+        for text in ["0", "-1", "nan", "1e7", "1e-300", "x"] {
+            assert!(factor(text).is_err(), "{text}");
+        }
+        assert_eq!(factor("2.5"), Ok(2.5));
     }
 
     #[test]
