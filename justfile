@@ -30,6 +30,10 @@ bench-start *ARGS:
 simulate SEEDS="100000":
     SIMULATION_SEEDS={{SEEDS}} cargo test --release -p inferno-shared --test membership_simulation -- --nocapture
 
+# What `inferno bench` itself costs, against wrk and hey
+bench-load *ARGS:
+    cargo bench -p inferno-tests --bench load_generator -- {{ARGS}}
+
 # The gate: what must pass before anything lands
 ci:
     bash .ci/run

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use inferno_shared::service::ServiceArgs;
 
-use crate::command::{chat, config, docs, model, status, up};
+use crate::command::{bench, chat, config, docs, model, status, up};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Up(up::UpArgs),
     /// Talk to a model in the terminal
     Chat(chat::ChatArgs),
+    /// Put an OpenAI-compatible endpoint under load and measure it
+    Bench(Box<bench::BenchArgs>),
     /// Show nodes, models and load
     Status(status::StatusArgs),
     /// Bring, list and check models

@@ -6,7 +6,9 @@
 
 pub mod model;
 
+mod api;
 mod args;
+mod bench;
 mod chat;
 mod command;
 mod console;

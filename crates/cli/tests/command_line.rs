@@ -126,6 +126,9 @@ fn nobody_there_is_a_sentence_and_a_failure() {
     let chat = inferno(folder.path(), &["chat", "--url", &format!("http://{address}"), "Hi"]);
     assert_eq!(code(&chat), 1);
     assert!(stderr(&chat).contains("inferno up"), "{}", stderr(&chat));
+    let bench = inferno(folder.path(), &["bench", "--url", &format!("http://{address}")]);
+    assert_eq!(code(&bench), 1);
+    assert!(stderr(&bench).contains("inferno up"), "{}", stderr(&bench));
     let probe = inferno(
         folder.path(),
         &["proxy", "--healthcheck", "--set", &format!("operations.addr={address}")],
@@ -154,4 +157,43 @@ fn up_tells_a_mistake_in_the_configuration_once() {
     assert_eq!(code(&output), 1);
     assert!(stderr(&output).contains("proxy.listen"), "{}", stderr(&output));
     assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+}
+
+#[test]
+fn bench_refuses_what_it_cannot_do() {
+    let folder = folder();
+    let path = folder.path().join("requests.jsonl");
+    fs::write(&path, "{\"promt\": \"Hi\"}\n").expect("a file");
+    let path = path.to_str().expect("UTF-8");
+    for usage in [
+        &["--rate", "0"][..],
+        &["--rate", "2", "--concurrency", "3"],
+        &["--concurrency", "0"],
+        &["--duration", "5d"],
+        &["--slo", "itl:5"],
+        &["--arrivals", "constant"],
+        &["--max-in-flight", "9"],
+        &["--speed", "2"],
+        &["--extra-body", "[]"],
+        &["--trace", path, "--prompt", "Hi"],
+        &["--no-stream", "--slo", "ttft:5"],
+        &["--shared-prefix", "200"],
+        &["--max-context", "200"],
+    ] {
+        let output = inferno(folder.path(), &[&["bench"], usage].concat());
+        assert_eq!(code(&output), 2, "{usage:?}: {}", stderr(&output));
+    }
+    for (arguments, expected) in [
+        (&["--trace", path][..], "line 1: unknown field `promt`"),
+        (&["--prompts", "nowhere.jsonl"], "cannot open nowhere.jsonl"),
+        (&["--url", "localhost:8080"], "is not an address like"),
+        (&["--api-key-file", "nowhere"], "cannot read nowhere"),
+        (&["--concurrency", "1000000000"], "ulimit -n"),
+    ] {
+        let output = inferno(folder.path(), &[&["bench"], arguments].concat());
+        assert_eq!(code(&output), 1, "{arguments:?}");
+        assert!(stderr(&output).contains(expected), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stderr(&output).lines().count(), 1, "one sentence: {}", stderr(&output));
+        assert_eq!(stdout(&output), "");
+    }
 }

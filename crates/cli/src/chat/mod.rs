@@ -1,12 +1,11 @@
-//! A client of the OpenAI-compatible API, as far as a conversation in a terminal needs it.
+//! A conversation with a model: its memory, and one turn after the other.
 
-mod client;
-mod sse;
 mod turn;
 
-pub(crate) use client::{ApiError, ChatClient};
 use serde::Serialize;
-pub(crate) use turn::{End, Turn};
+pub(crate) use turn::{ChatError, End, Turn};
+
+use crate::api::ApiClient;
 
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -68,10 +67,10 @@ impl Conversation {
     /// with it.
     pub(crate) async fn say(
         &mut self,
-        client: &ChatClient,
+        client: &ApiClient,
         text: String,
         show: &mut dyn FnMut(&str) -> std::io::Result<()>,
-    ) -> Result<Turn, ApiError> {
+    ) -> Result<Turn, ChatError> {
         self.messages.push(Message { role: "user", content: text });
         let outcome = turn::take(client, &self.request(), show).await;
         match &outcome {

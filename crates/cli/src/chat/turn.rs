@@ -3,7 +3,18 @@
 use std::io;
 use std::time::Instant;
 
-use super::client::{ApiError, ChatClient};
+use crate::api::{ApiClient, ApiError};
+
+/// Why a turn failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChatError {
+    /// There is no answer, or only a part of one.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The terminal or file we write to.
+    #[error("cannot write: {0}")]
+    Output(#[from] io::Error),
+}
 
 /// How an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +67,10 @@ impl Turn {
 /// Asks, and hands each piece of text to `show` as it comes. Ctrl-C ends the answer, not the
 /// program: the connection is dropped, which is how the server learns of it.
 pub(super) async fn take(
-    client: &ChatClient,
+    client: &ApiClient,
     request: &serde_json::Value,
     show: &mut dyn FnMut(&str) -> io::Result<()>,
-) -> Result<Turn, ApiError> {
+) -> Result<Turn, ChatError> {
     let mut turn = Turn::begun(Instant::now());
     let heard = tokio::select! {
         heard = listen(client, request, &mut turn, show) => Some(heard),
@@ -73,12 +84,12 @@ pub(super) async fn take(
 }
 
 async fn listen(
-    client: &ChatClient,
+    client: &ApiClient,
     request: &serde_json::Value,
     turn: &mut Turn,
     show: &mut dyn FnMut(&str) -> io::Result<()>,
-) -> Result<(), ApiError> {
-    let mut answer = client.stream(request).await?;
+) -> Result<(), ChatError> {
+    let mut answer = client.chat(request).await?;
     while let Some(chunk) = answer.next().await? {
         let texts = chunk.choices.into_iter().filter_map(|choice| choice.delta.content);
         for text in texts.filter(|text| !text.is_empty()) {

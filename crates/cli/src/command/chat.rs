@@ -9,7 +9,8 @@ use rustyline::error::ReadlineError;
 use tokio::runtime::{Builder, Runtime};
 
 use super::INTERRUPTED;
-use crate::chat::{ChatClient, Conversation, End, Settings, Turn};
+use crate::api::ApiClient;
+use crate::chat::{Conversation, End, Settings, Turn};
 use crate::console::{BOLD, DIM, Styled, error, harmless, note};
 
 const HELP: &str = "\
@@ -50,7 +51,7 @@ pub(crate) struct ChatArgs {
 pub(crate) fn run(args: ChatArgs) -> anyhow::Result<ExitCode> {
     // A thread of its own closes the connection of a stopped answer while we wait at the prompt.
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let client = ChatClient::new(&args.url)?;
+    let client = ApiClient::new(&args.url, None)?;
     let message = match args.message {
         None if !io::stdin().is_terminal() => {
             Some(io::read_to_string(io::stdin().take(MESSAGE_BYTES_MAX))?)
@@ -72,7 +73,7 @@ pub(crate) fn run(args: ChatArgs) -> anyhow::Result<ExitCode> {
 
 fn choose_model(
     runtime: &Runtime,
-    client: &ChatClient,
+    client: &ApiClient,
     asked: Option<String>,
 ) -> anyhow::Result<String> {
     if let Some(model) = asked {
@@ -84,7 +85,7 @@ fn choose_model(
 
 fn answer_once(
     runtime: &Runtime,
-    client: &ChatClient,
+    client: &ApiClient,
     mut conversation: Conversation,
     message: &str,
 ) -> anyhow::Result<ExitCode> {
@@ -102,7 +103,7 @@ fn answer_once(
 
 fn converse(
     runtime: &Runtime,
-    client: &ChatClient,
+    client: &ApiClient,
     mut conversation: Conversation,
     url: &str,
 ) -> anyhow::Result<ExitCode> {

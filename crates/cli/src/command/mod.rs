@@ -1,5 +1,6 @@
 //! The subcommands: from arguments to an exit code.
 
+pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod config;
 pub(crate) mod docs;
@@ -22,6 +23,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Up(args) => up::run(args),
         Command::Chat(args) => chat::run(args),
+        Command::Bench(args) => bench::run(*args),
         Command::Status(args) => status::run(&args),
         Command::Model(command) => model::run(command),
         Command::Config(command) => config::run(&command),

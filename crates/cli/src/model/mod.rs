@@ -13,7 +13,7 @@ mod progress;
 mod request;
 mod staged;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod wheel;

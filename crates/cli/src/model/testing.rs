@@ -16,36 +16,36 @@ use super::{Progress, Trust};
 
 /// A request as the server saw it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Header lines, lower case.
     headers: Vec<String>,
     /// Body bytes sent in answer.
-    pub(super) sent_bytes: usize,
+    pub(crate) sent_bytes: usize,
 }
 
 impl Seen {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 }
 
 /// What to answer.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// Status line and headers, without the last empty line.
-    pub(super) head: String,
-    pub(super) body: Vec<u8>,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 /// Answers each connection's one request, in a thread, for as long as the test process lives.
-pub(super) struct Server {
-    pub(super) url: String,
-    pub(super) trust: Trust,
+pub(crate) struct Server {
+    pub(crate) url: String,
+    pub(crate) trust: Trust,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Server {
     /// `answer` gets each request with its number, from 0.
-    pub(super) fn start(answer: impl Fn(usize, &Seen) -> Answer + Send + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(usize, &Seen) -> Answer + Send + 'static) -> Self {
         let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let certificate = certified.cert.der().clone();
         let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
@@ -70,7 +70,7 @@ impl Server {
         Self { url, trust: Trust::Only(vec![certificate.to_vec()]), seen }
     }
 
-    pub(super) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 }
@@ -105,10 +105,10 @@ fn serve(
 
 /// A progress that keeps what it was told.
 #[derive(Default)]
-pub(super) struct Heard {
-    pub(super) notes: Vec<String>,
-    pub(super) stages: Vec<(String, Option<u64>)>,
-    pub(super) furthest: u64,
+pub(crate) struct Heard {
+    pub(crate) notes: Vec<String>,
+    pub(crate) stages: Vec<(String, Option<u64>)>,
+    pub(crate) furthest: u64,
 }
 
 impl Progress for Heard {
@@ -125,13 +125,13 @@ impl Progress for Heard {
 }
 
 /// Bytes that no two places of are alike, so that a part in the wrong place shows.
-pub(super) fn model_bytes(count: usize) -> Vec<u8> {
+pub(crate) fn model_bytes(count: usize) -> Vec<u8> {
     (0..count as u32)
         .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
         .take(count)
         .collect()
 }
 
-pub(super) fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }

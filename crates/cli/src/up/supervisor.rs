@@ -19,7 +19,7 @@ use super::events::{Event, Reporter, line, prefix};
 use super::fleet::{Fate, Fleet};
 use super::plan::{Plan, ProcessPlan, reachable};
 use super::process::{Exit, Process, Sink};
-use crate::chat::ChatClient;
+use crate::api::ApiClient;
 
 /// Between two looks at the proxy while something is not ready yet.
 const PROBE_INTERVAL: Duration = Duration::from_millis(20);
@@ -83,7 +83,7 @@ struct Supervisor<'a> {
     starts: Vec<u32>,
     fleet: Fleet,
     exits: UnboundedSender<Exit>,
-    api: ChatClient,
+    api: ApiClient,
     announced: bool,
     ended: Ended,
 }
@@ -107,7 +107,7 @@ impl<'a> Supervisor<'a> {
             fleet: Fleet::new(names, Instant::now()),
             processes,
             exits,
-            api: ChatClient::new(&format!("http://{}", reachable(plan.listen)))?,
+            api: ApiClient::new(&format!("http://{}", reachable(plan.listen)), None)?,
             announced: false,
             ended: Ended::Stopped,
         })
