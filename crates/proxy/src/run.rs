@@ -53,7 +53,7 @@ pub struct RunningProxy {
 /// If a port cannot be had, a secret not be read, or registration would be open to other machines.
 pub async fn start(config: &Config) -> Result<RunningProxy, ProxyError> {
     let metrics = MetricsCollector::new();
-    let secrets = Secrets::load(&config.registration.secret_files)?;
+    let secrets = Secrets::load(&config.registration.secret_sources())?;
     let operations = OperationsServer::new(Arc::clone(&metrics), config.operations.addr);
     let registry = Registry::new(config, operations.connected_peers());
     let fleet = Arc::clone(&registry);

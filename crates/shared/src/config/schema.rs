@@ -1,6 +1,7 @@
 //! The typed configuration. Every field's meaning and default stand in [`super::keys::KEYS`].
 
-use super::ByteSize;
+use super::{ByteSize, Device, Secret};
+use crate::registration::secrets::SecretSource;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, path::PathBuf};
@@ -35,6 +36,14 @@ pub struct Notices {
     pub warnings: Vec<String>,
     /// Variables that a container platform injected and nobody meant for us.
     pub injected: Vec<String>,
+}
+
+impl Notices {
+    /// Adds those of another source.
+    pub(super) fn extend(&mut self, more: Self) {
+        self.warnings.extend(more.warnings);
+        self.injected.extend(more.injected);
+    }
 }
 
 /// `node.*`
@@ -82,6 +91,10 @@ pub struct OperationsConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistrationConfig {
+    /// The shared secret.
+    pub secret: Option<Secret>,
+    /// The file that `secret` was read from.
+    pub secret_file: Option<PathBuf>,
     /// Files that hold the shared secret: the first is sent, all are accepted.
     pub secret_files: Vec<PathBuf>,
     /// Where registered nodes may live.
@@ -165,6 +178,8 @@ pub struct BackendConfig {
     pub advertise: Option<String>,
     /// A catalogue name or the path of a GGUF file.
     pub model: String,
+    /// What computes the model.
+    pub device: Device,
     /// Threads for the model; none: the cores this process may use.
     pub threads: Option<usize>,
     /// Memory for the KV cache; none: a share of what this process may use.
@@ -196,6 +211,8 @@ impl Default for OperationsConfig {
 impl Default for RegistrationConfig {
     fn default() -> Self {
         Self {
+            secret: None,
+            secret_file: None,
             secret_files: Vec::new(),
             allowed_networks: private_networks(),
             lease_ms: 10_000,
@@ -218,6 +235,23 @@ fn private_networks() -> Vec<IpNet> {
     .iter()
     .filter_map(|network| network.parse().ok())
     .collect()
+}
+
+impl RegistrationConfig {
+    /// Where the shared secrets come from, the one to send first; none: registration is open.
+    pub fn secret_sources(&self) -> Vec<SecretSource> {
+        match (&self.secret_file, &self.secret) {
+            (Some(file), _) => vec![SecretSource::File("registration.secret_file", file.clone())],
+            (None, Some(secret)) => {
+                vec![SecretSource::Value("registration.secret", secret.clone())]
+            }
+            (None, None) => {
+                let file =
+                    |file: &PathBuf| SecretSource::File("registration.secret_files", file.clone());
+                self.secret_files.iter().map(file).collect()
+            }
+        }
+    }
 }
 
 impl Default for HealthConfig {
@@ -252,6 +286,7 @@ impl Default for BackendConfig {
             proxies: Vec::new(),
             advertise: None,
             model: "smollm2-135m-instruct".into(),
+            device: Device::Auto,
             threads: None,
             kv_memory: None,
             max_concurrency: 256,
