@@ -1,6 +1,9 @@
 //! A whole proxy: the traffic port, the operations port, and the registry between them.
 
-use crate::server::{TrafficError, TrafficServer};
+use crate::{
+    server::{TrafficError, TrafficServer},
+    tls::{self, TlsError},
+};
 use inferno_shared::{
     Config, MetricsCollector, OperationsServer,
     identity::NodeIdentity,
@@ -71,6 +74,11 @@ pub async fn start(config: &Config) -> Result<RunningProxy, ProxyError> {
     let (traffic, operations) = (traffic_server.address(), operations_server.bind_addr());
     tracing::info!(%traffic, %operations, "proxy ready");
     Ok(RunningProxy { traffic, operations, traffic_server, operations_server, metrics })
+}
+
+/// What a proxy would refuse of `config` at its start: certificates and keys that cannot be used.
+pub fn check(config: &Config) -> Vec<TlsError> {
+    tls::check(&config.proxy.tls).err().into_iter().collect()
 }
 
 impl RunningProxy {
