@@ -91,7 +91,7 @@ fn print_table(settings: &[Setting]) -> io::Result<()> {
 /// A setting's value for people, at least one line.
 fn lines(setting: &Setting) -> Vec<String> {
     match &setting.value {
-        None => vec!["none".into()],
+        None => vec![setting.key.unset.unwrap_or("none").into()],
         Some(Value::Array(items)) if items.is_empty() => vec!["empty".into()],
         Some(Value::Array(items)) => items.iter().map(plain).collect(),
         Some(value) => vec![plain(value)],

@@ -287,6 +287,12 @@ pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
+/// The names of all keys, after those of all tables if they are wanted too.
+pub(super) fn names(tables: bool) -> impl Iterator<Item = &'static str> {
+    let tables = TABLES.iter().filter(move |_| tables).map(|(table, _)| *table);
+    tables.chain(KEYS.iter().map(|key| key.name))
+}
+
 /// The keys of each table, as `TABLES` orders them.
 pub(super) fn by_table() -> impl Iterator<Item = (&'static str, &'static str, Vec<&'static Key>)> {
     TABLES.iter().map(|(table, about)| {

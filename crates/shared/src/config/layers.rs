@@ -182,7 +182,7 @@ pub(super) fn unknown_key(name: &str, origin: &Origin) -> Problem {
     Problem::UnknownKey {
         name: name.into(),
         origin: origin.to_string(),
-        hint: nearest::hint(name, KEYS.iter().map(|key| key.name)),
+        hint: nearest::hint(name, keys::names(matches!(origin, Origin::Argument))),
     }
 }
 
