@@ -1,6 +1,7 @@
 //! A whole proxy: the traffic port, the operations port, and the registry between them.
 
 use crate::{
+    limits,
     server::{TrafficError, TrafficServer},
     tls::{self, TlsError},
 };
@@ -101,6 +102,7 @@ impl RunningProxy {
 /// # Errors
 /// Those of [`start`], and if the system refuses a runtime or a signal handler.
 pub fn run_blocking(config: &Config) -> Result<(), ProxyError> {
+    limits::make_room_for_files(&config.proxy.limits);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let asked_to_stop = shutdown::requested();

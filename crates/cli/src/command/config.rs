@@ -53,9 +53,9 @@ fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     }
     settings.retain(|setting| setting.is_changed || !args.changed);
     if args.json {
-        print_json(&settings)?
+        print_json(&settings)?;
     } else {
-        print_table(&settings)?
+        print_table(&settings)?;
     }
     Ok(ExitCode::SUCCESS)
 }

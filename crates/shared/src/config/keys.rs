@@ -177,7 +177,8 @@ pub const KEYS: &[Key] = &[
         "proxy.limits.connections_max",
         Count(OPEN),
         "Client connections open at once; a further one is closed without an answer. Each takes a \
-         file descriptor, and each request in progress another.",
+         file descriptor, and each request in progress another: the proxy raises its limit on them as \
+         far as the system lets it, and warns where that is not enough.",
     ),
     key("proxy.timeouts.connect_ms", Milliseconds(AT_LEAST_1), "To connect to a backend."),
     key(

@@ -316,7 +316,7 @@ impl Default for ProxyConfig {
 
 impl Default for ProxyLimits {
     fn default() -> Self {
-        Self { requests_max: 8_192, connections_max: 16_384 }
+        Self { requests_max: 4_096, connections_max: 8_192 }
     }
 }
 
