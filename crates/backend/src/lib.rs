@@ -3,6 +3,7 @@
 //! [`start`] turns a configuration into a [`RunningBackend`] that drains; [`run_blocking`] is the
 //! whole life of the process, shared by `inferno-backend` and `inferno backend`.
 
+mod device;
 pub mod metrics;
 pub mod openai;
 mod server;
@@ -10,6 +11,7 @@ mod server;
 use inferno_engine::{Engine, EngineOptions, ModelSource, STEP_TOKENS_MAX, store::ModelStore};
 use inferno_shared::{
     Config, MetricsCollector, OperationsServer,
+    config::keys,
     endpoint::Location,
     identity::random_hex,
     listener,
@@ -34,6 +36,9 @@ use tokio::{sync::watch, task::JoinHandle};
 
 /// Work waits and no step was made for this long: the engine is stalled.
 const STALL_AFTER: Duration = Duration::from_secs(10);
+
+// The configuration refuses what the engine cannot do.
+const _: () = assert!(keys::CONCURRENCY_MAX == STEP_TOKENS_MAX as u64);
 
 /// Why a backend does not start.
 #[derive(Debug, thiserror::Error)]
@@ -70,17 +75,12 @@ pub enum BackendError {
         /// The proxy.
         proxy: String,
     },
+    /// A device that this build cannot use.
+    #[error(transparent)]
+    Device(#[from] device::DeviceError),
     /// The engine stopped working for everyone.
     #[error("the engine failed: {0}")]
     EngineFailed(String),
-    /// More sequences together than a step has tokens.
-    #[error("backend.max_concurrency is {asked}; at most {most} sequences are computed together")]
-    Concurrency {
-        /// What was configured.
-        asked: usize,
-        /// The limit.
-        most: usize,
-    },
     /// Anything else of the operating system.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -109,16 +109,14 @@ pub struct RunningBackend {
 /// [`BackendError`] says what to change.
 pub async fn start(config: &Config) -> Result<RunningBackend, BackendError> {
     let began = Instant::now();
+    let why = device::choose(config.backend.device)?;
+    tracing::info!(device = "cpu", why, "device chosen");
     let traffic = listener::bind(config.backend.listen, "backend.listen")?;
     let operations = listener::bind(config.operations.addr, "operations.addr")?;
     let node = Node::new(config)?;
     let proxies = node.proxies(config, "backend.proxies", &config.backend.proxies)?;
-    refuse_unreachable(config, &proxies.configured).await?;
+    refuse_unreachable(config).await?;
     tokio::spawn(node.reloadable().on_hangup()?);
-    let (asked, most) = (config.backend.max_concurrency, STEP_TOKENS_MAX);
-    if asked > most {
-        return Err(BackendError::Concurrency { asked, most });
-    }
     let collector = MetricsCollector::new();
     let (introductions, introduced) = introductions();
     let operations =
@@ -213,12 +211,12 @@ fn fingerprint_of(engine: &Engine) -> Box<dyn Fn() -> Option<String> + Send + Sy
 }
 
 /// A loopback address told to a proxy on another machine leads nowhere: say so at the start.
-async fn refuse_unreachable(config: &Config, proxies: &[Location]) -> Result<(), BackendError> {
+async fn refuse_unreachable(config: &Config) -> Result<(), BackendError> {
     let ours = [
         ("operations.addr", "INFERNO_OPERATIONS_ADDR", config.operations.addr),
         ("backend.listen", "INFERNO_BACKEND__LISTEN", config.backend.listen),
     ];
-    for proxy in proxies {
+    for proxy in config.backend.proxies.iter().filter_map(|text| text.parse::<Location>().ok()) {
         // A name that does not resolve yet is no mistake: the lease will try again.
         let Ok(mut addresses) = tokio::net::lookup_host(&proxy.host_port).await else { continue };
         if addresses.all(|address| address.ip().is_loopback()) {
@@ -227,16 +225,31 @@ async fn refuse_unreachable(config: &Config, proxies: &[Location]) -> Result<(),
         if let Some((key, variable, address)) =
             ours.into_iter().find(|(_, _, a)| a.ip().is_loopback())
         {
-            let proxy = proxy.host_port.clone();
-            return Err(BackendError::Unreachable {
-                key,
-                variable,
-                address,
-                port: address.port(),
-                proxy,
-            });
+            let (port, proxy) = (address.port(), proxy.host_port.clone());
+            return Err(BackendError::Unreachable { key, variable, address, port, proxy });
         }
     }
+    Ok(())
+}
+
+/// What a backend would refuse of `config` at its start, as far as it shows without starting. Names
+/// of proxies are looked up.
+pub fn check(config: &Config) -> Vec<BackendError> {
+    let reachable = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(BackendError::from)
+        .and_then(|runtime| runtime.block_on(refuse_unreachable(config)));
+    let device = device::choose(config.backend.device).map(drop).map_err(BackendError::from);
+    [device, reachable].into_iter().filter_map(Result::err).collect()
+}
+
+/// Whether the model of `config` is on this machine.
+///
+/// # Errors
+/// If it is not.
+pub fn check_model(config: &Config) -> Result<(), BackendError> {
+    ModelStore::open_default()?.resolve(&config.backend.model)?;
     Ok(())
 }
 

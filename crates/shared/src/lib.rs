@@ -40,6 +40,11 @@ pub mod telemetry;
 pub mod tls;
 pub mod vitals;
 
+/// The code in the migration notes runs as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/migration.md")]
+struct MigrationNotes;
+
 pub use config::Config;
 pub use metrics::MetricsCollector;
 pub use operations_server::{MetricsServer, OperationsServer};

@@ -55,7 +55,7 @@ impl Node {
     pub fn new(config: &Config) -> Result<Self, NodeError> {
         Ok(Self {
             identity: Arc::new(NodeIdentity::new(config)),
-            secrets: Secrets::load(&config.registration.secret_files)?,
+            secrets: Secrets::load(&config.registration.secret_sources())?,
             server_tls: ServerTls::load(&config.operations.tls)?,
             client_tls: ClientTls::load(&config.operations.tls)?,
         })

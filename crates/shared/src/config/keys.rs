@@ -1,28 +1,29 @@
 //! The table of every configuration key: the one place that knows names, kinds and meanings.
+//!
+//! The environment layer, the checks of values, the nearest-name hints, the reference and the
+//! sample file are made from it; tests hold it against the typed schema.
 
-/// How the text of an environment variable or a `--set` becomes a value.
+use super::kind::{
+    Kind::{
+        self, Address, Boolean, Bytes, Choice, Count, Device, Host, List, LogFilter, Milliseconds,
+        Network, NodeId, Operations, Path, Secret, Text,
+    },
+    Range, none,
+};
+use figment::value::Value;
+
+/// One key: what it is called, what it takes, what it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Taken as it stands: never unquoted, trimmed or guessed to be a number.
-    Text,
-    /// A whole number.
-    Integer,
-    /// `true` or `false`.
-    Boolean,
-    /// `a,b` or `["a","b"]`; empty: the empty list.
-    List,
-}
-
-/// One key: what it is called, how it is read, what it means.
-#[derive(Clone, Copy, Debug)]
 pub struct Key {
     /// Dotted path, e.g. `proxy.routing.policy`.
     pub name: &'static str,
-    /// How its text is read.
+    /// What it takes.
     pub kind: Kind,
     /// A flat environment name besides the nested one.
     pub flat: Option<&'static str>,
-    /// One sentence for the reference.
+    /// For a key that may have no value: what happens without one.
+    pub unset: Option<&'static str>,
+    /// What it means, for the reference and the sample file.
     pub about: &'static str,
 }
 
@@ -31,150 +32,302 @@ impl Key {
     pub fn variable(&self) -> String {
         format!("INFERNO_{}", self.name.replace('.', "__").to_ascii_uppercase())
     }
+
+    /// The table it stands in: `proxy.routing`.
+    pub fn table(&self) -> &'static str {
+        self.name.rsplit_once('.').map_or("", |(table, _)| table)
+    }
+
+    /// What it is called there: `policy`.
+    pub fn leaf(&self) -> &'static str {
+        self.name.rsplit_once('.').map_or(self.name, |(_, leaf)| leaf)
+    }
+
+    /// The variables that set it: `INFERNO_LOG__LEVEL` and `INFERNO_LOG`.
+    pub fn variables(&self) -> Vec<String> {
+        [Some(self.variable()), self.flat.map(String::from)].into_iter().flatten().collect()
+    }
+
+    /// The text of a variable or a `--set` as a value.
+    pub(super) fn parse(&self, text: &str) -> Result<Value, String> {
+        match self.empty(text)? {
+            Some(value) => Ok(value),
+            None => self.kind.parse(text),
+        }
+    }
+
+    /// A value as a file gives it.
+    pub(super) fn accept(&self, value: Value) -> Result<Value, String> {
+        let empty = value.as_str().map(|text| self.empty(text)).transpose()?.flatten();
+        match empty {
+            Some(value) => Ok(value),
+            None => self.kind.check(&value).map(|()| value),
+        }
+    }
+
+    /// What empty text means: no value, where there may be none. `None`: it is not empty.
+    fn empty(&self, text: &str) -> Result<Option<Value>, String> {
+        match self.kind {
+            _ if !text.is_empty() => Ok(None),
+            _ if self.unset.is_some() => Ok(Some(none())),
+            List(_) => Ok(Some(Value::from(Vec::<Value>::new()))),
+            _ => Err("must not be empty; leave it out to get the default".into()),
+        }
+    }
+
+    const fn flat(self, name: &'static str) -> Self {
+        Self { flat: Some(name), ..self }
+    }
+
+    const fn or(self, unset: &'static str) -> Self {
+        Self { unset: Some(unset), ..self }
+    }
 }
 
 const fn key(name: &'static str, kind: Kind, about: &'static str) -> Key {
-    Key { name, kind, flat: None, about }
+    Key { name, kind, flat: None, unset: None, about }
 }
 
-const fn flat(name: &'static str, kind: Kind, flat: &'static str, about: &'static str) -> Key {
-    Key { name, kind, flat: Some(flat), about }
-}
-
-use Kind::{Boolean, Integer, List, Text};
+const AT_LEAST_1: Range = Range::from(1);
+/// Far more than one process can hold open.
+const OPEN: Range = Range::between(1, 1_000_000);
+const ANY: Range = Range::from(0);
+/// A shorter lease would be renewed without end.
+const LEASE_MS: Range = Range::from(1_000);
+/// Most of `backend.max_concurrency`: a step of the engine has no room for more sequences.
+pub const CONCURRENCY_MAX: u64 = 512;
+const CONCURRENCY: Range = Range::between(1, CONCURRENCY_MAX);
 
 /// Every key there is.
 pub const KEYS: &[Key] = &[
+    key("node.id", NodeId, "Name of this node among the others: 1-128 of [A-Za-z0-9._-].")
+        .or("host name and a random suffix"),
     key(
-        "node.id",
-        Text,
-        "Name of this node, 1-128 of [A-Za-z0-9._-]. Default: host name and a random suffix.",
-    ),
-    flat(
         "log.level",
-        Text,
-        "INFERNO_LOG",
-        "error, warn, info, debug, trace, or filter directives such as `info,inferno_proxy=debug`.",
+        LogFilter,
+        "error, warn, info, debug, trace or off; or directives such as `info,inferno_proxy=debug`.",
+    )
+    .flat("INFERNO_LOG"),
+    key(
+        "log.format",
+        Choice(&["auto", "human", "json"]),
+        "Shape of a log line. auto: human on a terminal, else JSON.",
     ),
-    key("log.format", Text, "auto (human on a terminal, else JSON), human or json."),
-    flat(
+    key(
         "operations.addr",
-        Text,
-        "INFERNO_OPERATIONS_ADDR",
-        "Where the operations server listens.",
-    ),
-    flat(
+        Address,
+        "Where the operations server listens: health, metrics, registration.",
+    )
+    .flat("INFERNO_OPERATIONS_ADDR"),
+    key(
         "operations.enable_metrics",
         Boolean,
-        "INFERNO_ENABLE_METRICS",
         "false: /metrics and /telemetry answer 404; the rest stays.",
-    ),
+    )
+    .flat("INFERNO_ENABLE_METRICS"),
     key(
         "operations.tls.cert_file",
-        Text,
-        "Certificate chain of this node, PEM: its operations server then speaks TLS. Read again on SIGHUP.",
-    ),
-    key("operations.tls.key_file", Text, "Private key of that certificate, PEM."),
+        Path,
+        "Certificate and its chain in PEM: the operations port then speaks TLS 1.2 and 1.3 and \
+         nothing else. Needs key_file. Read again on SIGHUP.",
+    )
+    .or("none: plain HTTP"),
+    key("operations.tls.key_file", Path, "Private key of that certificate in PEM.").or("none"),
     key(
         "operations.tls.ca_file",
-        Text,
-        "Certificates to trust when speaking to other operations servers, PEM. Default: the system's.",
-    ),
+        Path,
+        "Certificates in PEM to trust when speaking to other operations servers. Read again on SIGHUP.",
+    )
+    .or("those that the system trusts"),
+    key(
+        "registration.secret",
+        Secret,
+        "The secret that backends register with, 1 line of printable ASCII. Needed off loopback. \
+         Better in a file: what stands in a variable or a flag, other processes may see.",
+    )
+    .or("none"),
+    key("registration.secret_file", Path, "The file that holds registration.secret.").or("none"),
     key(
         "registration.secret_files",
-        List,
-        "Files holding the shared secret. The first is sent, all are accepted.",
+        List(&Path),
+        "For rotation: one secret a file. The first is sent, all are accepted.",
     ),
-    key("registration.allowed_networks", List, "Networks in which registered nodes may live."),
+    key(
+        "registration.allowed_networks",
+        List(&Network),
+        "Networks in which registered nodes may live.",
+    ),
     key(
         "registration.lease_ms",
-        Integer,
-        "How long a registration holds without renewal, in milliseconds.",
+        Milliseconds(LEASE_MS),
+        "How long a registration holds without renewal. Backends renew at a third of it.",
     ),
     key(
         "registration.allow_unauthenticated",
         Boolean,
-        "Accept registrations off loopback without a secret. Anyone who reaches the port can then receive your traffic.",
+        "Accept registrations off loopback without a secret. Anyone who reaches the port can then \
+         receive your traffic.",
     ),
-    key("health.interval_ms", Integer, "Time between two checks of one node, in milliseconds."),
-    key("health.timeout_ms", Integer, "How long one check may take, in milliseconds."),
-    key("proxy.listen", Text, "Where the proxy accepts traffic."),
+    key(
+        "health.interval_ms",
+        Milliseconds(AT_LEAST_1),
+        "Between two checks of one node by a proxy.",
+    ),
+    key("health.timeout_ms", Milliseconds(AT_LEAST_1), "How long one check may take."),
+    key("proxy.listen", Address, "Where the proxy accepts traffic."),
     key(
         "proxy.peers",
-        List,
-        "Operations addresses ([https://]host:port) to introduce this proxy to: other proxies, which tell their backends, or backends.",
+        List(&Operations),
+        "Operations addresses to introduce this proxy to: other proxies, which tell their backends of \
+         it, or backends. One of several proxies is enough, or a name behind which all stand.",
+    ),
+    key("proxy.advertise", Host, "Where other nodes should know this proxy to be.")
+        .or("per node, the local address of the route to it"),
+    key(
+        "proxy.routing.policy",
+        Choice(&["least_outstanding", "round_robin"]),
+        "How a backend is chosen among those that serve the model.",
+    ),
+    key("proxy.body_bytes_max", Bytes(AT_LEAST_1), "Largest request body; 413 above."),
+    key("proxy.body_bytes_total", Bytes(AT_LEAST_1), "All request bodies held at once; 503 above."),
+    key(
+        "proxy.limits.requests_max",
+        Count(OPEN),
+        "Requests in progress at once, whoever sent them; 503 `overloaded` with Retry-After above.",
     ),
     key(
-        "proxy.advertise",
-        Text,
-        "host:port that other nodes should know this proxy by. Default, per node: the local address of the route to it.",
+        "proxy.limits.connections_max",
+        Count(OPEN),
+        "Client connections open at once; a further one is closed without an answer. Each takes a \
+         file descriptor, and each request in progress another: the proxy raises its limit on them as \
+         far as the system lets it, and warns where that is not enough.",
     ),
-    key("proxy.routing.policy", Text, "least_outstanding or round_robin."),
-    key("proxy.body_bytes_max", Text, "Largest request body (413 above): bytes, or e.g. 16MiB."),
-    key("proxy.body_bytes_total", Text, "All request bodies held at once (503 above)."),
-    key("proxy.timeouts.connect_ms", Integer, "To connect to a backend, in milliseconds."),
+    key("proxy.timeouts.connect_ms", Milliseconds(AT_LEAST_1), "To connect to a backend."),
     key(
         "proxy.timeouts.first_byte_ms",
-        Integer,
-        "From the request sent to the first byte of the answer, in milliseconds.",
+        Milliseconds(AT_LEAST_1),
+        "From the request sent to the first byte of the answer; 504 above.",
     ),
     key(
         "proxy.timeouts.idle_ms",
-        Integer,
-        "Between two pieces of an answer, and between two requests of one connection, in milliseconds.",
+        Milliseconds(AT_LEAST_1),
+        "Between two pieces of an answer, and between two requests of one connection.",
     ),
     key(
         "proxy.timeouts.request_read_ms",
-        Integer,
-        "For a client to send its body, in milliseconds.",
+        Milliseconds(AT_LEAST_1),
+        "For a client to send its body; 408 above.",
     ),
+    key(
+        "proxy.retry.attempts_max",
+        Count(AT_LEAST_1),
+        "Backends asked for one request, the first included; 1: no other is ever asked.",
+    ),
+    key(
+        "proxy.retry.replays_max",
+        Count(ANY),
+        "Backends asked after one that took the request and died without an answer: it may have \
+         begun on it. Within attempts_max; only for endpoints that are known to be safe to repeat.",
+    ),
+    key(
+        "proxy.tls.cert_file",
+        Path,
+        "Certificate and its chain in PEM: the traffic port then speaks TLS 1.2 and 1.3, HTTP/2 and \
+         HTTP/1.1 by ALPN. Needs key_file.",
+    )
+    .or("none: plain HTTP"),
+    key("proxy.tls.key_file", Path, "Private key of that certificate in PEM.").or("none"),
+    key(
+        "proxy.tls.client_ca_file",
+        Path,
+        "Certificates in PEM, one of which must have signed a client's certificate.",
+    )
+    .or("none: clients need no certificate"),
     key(
         "proxy.drain_timeout_ms",
-        Integer,
-        "How long running requests may take after SIGTERM, in milliseconds.",
+        Milliseconds(ANY),
+        "How long running requests may take after SIGTERM; then they are cut.",
     ),
-    key("backend.listen", Text, "Where the backend accepts inference requests."),
+    key("backend.listen", Address, "Where the backend accepts inference requests."),
     key(
         "backend.proxies",
-        List,
-        "Operations addresses ([https://]host:port) of the proxies to register with; every address behind a name.",
+        List(&Operations),
+        "Operations addresses of the proxies to register with: every address behind a name.",
     ),
-    key(
-        "backend.advertise",
-        Text,
-        "host:port that proxies should use. Default, per proxy: the local address of the route to it.",
-    ),
+    key("backend.advertise", Host, "Where proxies should send traffic to.")
+        .or("per proxy, the local address of the route to it"),
     key(
         "backend.model",
         Text,
         "A catalogue name (see `inferno model list`) or the path of a GGUF file.",
     ),
     key(
-        "backend.threads",
-        Integer,
-        "Threads for the model. Default: the cores this process may use.",
+        "backend.device",
+        Device,
+        "What computes: auto, cpu, or cuda:N for a GPU. This build computes on the CPU alone: auto \
+         is cpu, cuda:N is refused at the start.",
     ),
-    key(
-        "backend.kv_memory",
-        Text,
-        "Memory for the KV cache: bytes, or e.g. 2GiB. Default: a share of what this process may use.",
-    ),
-    key("backend.max_concurrency", Integer, "Sequences computed together, at most 512."),
-    key("backend.queue_max", Integer, "Requests that may wait beyond those (503 above)."),
-    key(
-        "backend.context_max",
-        Integer,
-        "Longest prompt plus answer in tokens. Default: the model's.",
-    ),
-    key("backend.body_bytes_max", Text, "Largest request body (413 above)."),
+    key("backend.threads", Count(AT_LEAST_1), "Threads for the model.")
+        .or("the cores this process may use"),
+    key("backend.kv_memory", Bytes(AT_LEAST_1), "Memory for the KV cache.")
+        .or("a share of what this process may use"),
+    key("backend.max_concurrency", Count(CONCURRENCY), "Sequences computed together."),
+    key("backend.queue_max", Count(ANY), "Requests that may wait beyond those; 503 above."),
+    key("backend.context_max", Count(AT_LEAST_1), "Longest prompt plus answer, in tokens.")
+        .or("the model's"),
+    key("backend.body_bytes_max", Bytes(AT_LEAST_1), "Largest request body; 413 above."),
     key(
         "backend.drain_timeout_ms",
-        Integer,
-        "How long running requests may take after SIGTERM, in milliseconds.",
+        Milliseconds(ANY),
+        "How long running requests may take after SIGTERM; then they are cut.",
     ),
 ];
+
+/// What the keys of each table are about, in the order of the reference.
+pub(super) const TABLES: &[(&str, &str)] = &[
+    ("node", "This process among the others."),
+    ("log", "What is logged, and how. Logs go to standard error."),
+    ("operations", "The operations server of this process: health, metrics, registration."),
+    ("operations.tls", "TLS on that port, and towards the operations ports of other nodes."),
+    (
+        "registration",
+        "Who may register with a proxy, and for how long. Proxy and backend both read it.",
+    ),
+    ("health", "How a proxy checks its nodes."),
+    ("proxy", "The proxy's traffic side. A backend ignores it."),
+    ("proxy.routing", "Which backend gets a request."),
+    ("proxy.limits", "How much the proxy holds open at once."),
+    ("proxy.timeouts", "The proxy's patience at each stage of a request."),
+    ("proxy.retry", "When the proxy asks another backend: never after a byte of an answer came."),
+    ("proxy.tls", "TLS between clients and the proxy. The files are read at the start."),
+    ("backend", "The backend's inference side. A proxy ignores it."),
+];
+
+/// Keys that are planned, with what they would be for: refused as such, not as slips of the pen.
+pub(super) const PLANNED: &[(&str, &str)] = &[("proxy.keys_file", "API keys are")];
 
 /// The key of that dotted name.
 pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
+}
+
+/// The names of all keys, after those of all tables if they are wanted too.
+pub(super) fn names(tables: bool) -> impl Iterator<Item = &'static str> {
+    let tables = TABLES.iter().filter(move |_| tables).map(|(table, _)| *table);
+    tables.chain(KEYS.iter().map(|key| key.name))
+}
+
+/// The keys of each table, as `TABLES` orders them.
+pub(super) fn by_table() -> impl Iterator<Item = (&'static str, &'static str, Vec<&'static Key>)> {
+    TABLES.iter().map(|(table, about)| {
+        let keys = KEYS.iter().filter(|key| key.table() == *table);
+        (*table, *about, keys.collect())
+    })
+}
+
+/// The names of the keys in the table `name`, if it is one.
+pub(super) fn table(name: &str) -> Option<Vec<&'static str>> {
+    let inside = |key: &&Key| key.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+    let keys: Vec<_> = KEYS.iter().filter(inside).map(|key| key.name).collect();
+    (!keys.is_empty()).then_some(keys)
 }

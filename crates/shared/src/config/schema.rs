@@ -1,6 +1,7 @@
 //! The typed configuration. Every field's meaning and default stand in [`super::keys::KEYS`].
 
-use super::ByteSize;
+use super::{ByteSize, Device, Secret};
+use crate::registration::secrets::SecretSource;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, path::PathBuf};
@@ -35,6 +36,14 @@ pub struct Notices {
     pub warnings: Vec<String>,
     /// Variables that a container platform injected and nobody meant for us.
     pub injected: Vec<String>,
+}
+
+impl Notices {
+    /// Adds those of another source.
+    pub(super) fn extend(&mut self, more: Self) {
+        self.warnings.extend(more.warnings);
+        self.injected.extend(more.injected);
+    }
 }
 
 /// `node.*`
@@ -96,6 +105,10 @@ pub struct TlsConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistrationConfig {
+    /// The shared secret.
+    pub secret: Option<Secret>,
+    /// The file that `secret` was read from.
+    pub secret_file: Option<PathBuf>,
     /// Files that hold the shared secret: the first is sent, all are accepted.
     pub secret_files: Vec<PathBuf>,
     /// Where registered nodes may live.
@@ -104,13 +117,6 @@ pub struct RegistrationConfig {
     pub lease_ms: u64,
     /// Accept registrations off loopback without a secret. Dangerous, therefore in so many words.
     pub allow_unauthenticated: bool,
-}
-
-impl RegistrationConfig {
-    /// Nobody off loopback may register, nor be registered.
-    pub fn is_loopback_only(&self) -> bool {
-        self.secret_files.is_empty() && !self.allow_unauthenticated
-    }
 }
 
 /// `health.*`
@@ -139,8 +145,14 @@ pub struct ProxyConfig {
     pub body_bytes_max: ByteSize,
     /// All request bodies held at once; 503 above.
     pub body_bytes_total: ByteSize,
+    /// How much may be open at once.
+    pub limits: ProxyLimits,
     /// Patience at each stage of a request.
     pub timeouts: ProxyTimeouts,
+    /// When another backend is asked.
+    pub retry: ProxyRetry,
+    /// TLS for clients.
+    pub tls: ProxyTls,
     /// How long running requests may take to finish after SIGTERM.
     pub drain_timeout_ms: u64,
 }
@@ -162,6 +174,38 @@ pub enum RoutingPolicy {
     LeastOutstanding,
     /// Each in turn.
     RoundRobin,
+}
+
+/// `proxy.limits.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProxyLimits {
+    /// Requests in progress; 503 above.
+    pub requests_max: usize,
+    /// Open client connections; closed at once above.
+    pub connections_max: usize,
+}
+
+/// `proxy.retry.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProxyRetry {
+    /// Backends asked for one request.
+    pub attempts_max: usize,
+    /// Backends asked after one that took the request and died without an answer.
+    pub replays_max: usize,
+}
+
+/// `proxy.tls.*`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProxyTls {
+    /// The proxy's certificate and its chain, PEM; none: plain HTTP.
+    pub cert_file: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub key_file: Option<PathBuf>,
+    /// Certificates, PEM, one of which must have signed a client's; none: clients need none.
+    pub client_ca_file: Option<PathBuf>,
 }
 
 /// `proxy.timeouts.*`
@@ -190,6 +234,8 @@ pub struct BackendConfig {
     pub advertise: Option<String>,
     /// A catalogue name or the path of a GGUF file.
     pub model: String,
+    /// What computes the model.
+    pub device: Device,
     /// Threads for the model; none: the cores this process may use.
     pub threads: Option<usize>,
     /// Memory for the KV cache; none: a share of what this process may use.
@@ -225,6 +271,8 @@ impl Default for OperationsConfig {
 impl Default for RegistrationConfig {
     fn default() -> Self {
         Self {
+            secret: None,
+            secret_file: None,
             secret_files: Vec::new(),
             allowed_networks: private_networks(),
             lease_ms: 10_000,
@@ -249,6 +297,28 @@ fn private_networks() -> Vec<IpNet> {
     .collect()
 }
 
+impl RegistrationConfig {
+    /// Nobody off loopback may register, nor be registered.
+    pub fn is_loopback_only(&self) -> bool {
+        self.secret_sources().is_empty() && !self.allow_unauthenticated
+    }
+
+    /// Where the shared secrets come from, the one to send first; none: registration is open.
+    pub fn secret_sources(&self) -> Vec<SecretSource> {
+        match (&self.secret_file, &self.secret) {
+            (Some(file), _) => vec![SecretSource::File("registration.secret_file", file.clone())],
+            (None, Some(secret)) => {
+                vec![SecretSource::Value("registration.secret", secret.clone())]
+            }
+            (None, None) => {
+                let file =
+                    |file: &PathBuf| SecretSource::File("registration.secret_files", file.clone());
+                self.secret_files.iter().map(file).collect()
+            }
+        }
+    }
+}
+
 impl Default for HealthConfig {
     fn default() -> Self {
         Self { interval_ms: 1_000, timeout_ms: 500 }
@@ -264,9 +334,24 @@ impl Default for ProxyConfig {
             routing: RoutingConfig::default(),
             body_bytes_max: ByteSize::mib(16),
             body_bytes_total: ByteSize::mib(512),
+            limits: ProxyLimits::default(),
             timeouts: ProxyTimeouts::default(),
+            retry: ProxyRetry::default(),
+            tls: ProxyTls::default(),
             drain_timeout_ms: 30_000,
         }
+    }
+}
+
+impl Default for ProxyLimits {
+    fn default() -> Self {
+        Self { requests_max: 4_096, connections_max: 8_192 }
+    }
+}
+
+impl Default for ProxyRetry {
+    fn default() -> Self {
+        Self { attempts_max: 4, replays_max: 1 }
     }
 }
 
@@ -283,6 +368,7 @@ impl Default for BackendConfig {
             proxies: Vec::new(),
             advertise: None,
             model: "smollm2-135m-instruct".into(),
+            device: Device::Auto,
             threads: None,
             kv_memory: None,
             max_concurrency: 256,

@@ -1,58 +1,78 @@
 //! The shared registration secrets: the first is sent, all are accepted.
 
+use crate::config::{Secret, read_secret_file};
 use arc_swap::ArcSwap;
 use std::{fmt, io, path::PathBuf, sync::Arc};
 use subtle::{Choice, ConstantTimeEq};
 
-/// Secrets read from files; never printed. Clones share them, and see them change.
+/// Secrets; never printed. Clones share them, and see them change.
 #[derive(Clone, Default)]
 pub struct Secrets {
-    files: Arc<[PathBuf]>,
+    sources: Arc<[SecretSource]>,
     values: Arc<ArcSwap<Vec<String>>>,
 }
 
-/// A secret file that cannot be used.
+/// Where a secret comes from, and the key that says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// It stands in the configuration.
+    Value(&'static str, Secret),
+    /// It stands in this file, which may change.
+    File(&'static str, PathBuf),
+}
+
+/// A secret that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// It cannot be read.
-    #[error("registration.secret_files: cannot read {}: {source}", path.display())]
+    /// Its file cannot be read.
+    #[error("{key}: cannot read {}: {source}", path.display())]
     Read {
+        /// The key that names the file.
+        key: &'static str,
         /// The file.
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
     },
-    /// It holds nothing, or something no header can carry.
-    #[error("registration.secret_files: {} must hold one line of printable ASCII", path.display())]
-    Form {
+    /// Its file holds nothing, or something no header can carry.
+    #[error("{key}: {} must hold one line of printable ASCII without spaces", path.display())]
+    FileForm {
+        /// The key that names the file.
+        key: &'static str,
         /// The file.
         path: PathBuf,
+    },
+    /// No header can carry it.
+    #[error("{key} must be printable ASCII without spaces")]
+    Form {
+        /// The key.
+        key: &'static str,
     },
 }
 
 impl Secrets {
-    /// Reads one secret a file; a line break at its end is not part of it.
+    /// Reads one secret a source; a line break at the end of a file is not part of it.
     ///
     /// # Errors
-    /// If a file cannot be read, or holds something that no header can carry.
-    pub fn load(files: &[PathBuf]) -> Result<Self, SecretError> {
-        let values = Arc::new(ArcSwap::from_pointee(read_all(files)?));
-        Ok(Self { files: files.into(), values })
+    /// If a file cannot be read, or a secret is nothing that a header can carry.
+    pub fn load(sources: &[SecretSource]) -> Result<Self, SecretError> {
+        let values = Arc::new(ArcSwap::from_pointee(read_all(sources)?));
+        Ok(Self { sources: sources.into(), values })
     }
 
     /// Secrets given as they are.
     pub fn from_values<S: Into<String>>(values: impl IntoIterator<Item = S>) -> Self {
         let values: Vec<String> = values.into_iter().map(Into::into).collect();
-        Self { files: Arc::default(), values: Arc::new(ArcSwap::from_pointee(values)) }
+        Self { sources: Arc::default(), values: Arc::new(ArcSwap::from_pointee(values)) }
     }
 
-    /// Reads the files again, for every clone. What cannot be read changes nothing.
+    /// Reads the sources again, for every clone. What cannot be read changes nothing.
     ///
     /// # Errors
     /// Those of [`Secrets::load`].
     pub fn reload(&self) -> Result<(), SecretError> {
-        if !self.files.is_empty() {
-            self.values.store(Arc::new(read_all(&self.files)?));
+        if !self.sources.is_empty() {
+            self.values.store(Arc::new(read_all(&self.sources)?));
         }
         Ok(())
     }
@@ -82,18 +102,29 @@ impl fmt::Debug for Secrets {
     }
 }
 
-fn read_all(files: &[PathBuf]) -> Result<Vec<String>, SecretError> {
-    files.iter().map(read).collect()
+fn read_all(sources: &[SecretSource]) -> Result<Vec<String>, SecretError> {
+    sources.iter().map(SecretSource::read).collect()
 }
 
-fn read(path: &PathBuf) -> Result<String, SecretError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| SecretError::Read { path: path.clone(), source })?;
-    let secret = text.trim_end_matches(['\r', '\n']);
-    if secret.is_empty() || !secret.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(SecretError::Form { path: path.clone() });
+impl SecretSource {
+    fn read(&self) -> Result<String, SecretError> {
+        match self {
+            Self::Value(_, secret) if can_be_sent(secret.expose()) => {
+                Ok(secret.expose().to_owned())
+            }
+            Self::Value(key, _) => Err(SecretError::Form { key }),
+            Self::File(key, path) => match read_secret_file(path) {
+                Ok(secret) if can_be_sent(&secret) => Ok(secret),
+                Ok(_) => Err(SecretError::FileForm { key, path: path.clone() }),
+                Err(source) => Err(SecretError::Read { key, path: path.clone(), source }),
+            },
+        }
     }
-    Ok(secret.to_owned())
+}
+
+/// Whether a header can carry `secret` (RFC 6750 has less).
+fn can_be_sent(secret: &str) -> bool {
+    !secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]
@@ -108,7 +139,7 @@ mod tests {
         {
             let path = dir.path().join("secret");
             std::fs::write(&path, text).expect("written");
-            let secrets = Secrets::load(&[path]).expect("read");
+            let secrets = Secrets::load(&[SecretSource::File("k", path)]).expect("read");
             assert_eq!(secrets.first().as_deref(), Some(secret));
             assert!(secrets.accept(secret) && !secrets.accept("other"));
         }
@@ -119,7 +150,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("secret");
         std::fs::write(&path, "old").expect("written");
-        let secrets = Secrets::load(std::slice::from_ref(&path)).expect("read");
+        let source = SecretSource::File("k", path.clone());
+        let secrets = Secrets::load(&[source]).expect("read");
         let elsewhere = secrets.clone();
         std::fs::write(&path, "new\n").expect("written");
         assert!(elsewhere.accept("old"), "not before it is asked for");
@@ -135,8 +167,9 @@ mod tests {
         let path = dir.path().join("empty");
         std::fs::write(&path, "\n").expect("written");
         for path in [path, dir.path().join("missing")] {
-            let error =
-                Secrets::load(std::slice::from_ref(&path)).expect_err("refused").to_string();
+            let source = SecretSource::File("the.key", path.clone());
+            let error = Secrets::load(&[source]).expect_err("refused").to_string();
+            assert!(error.starts_with("the.key: "), "{error}");
             assert!(error.contains(&path.display().to_string()), "{error}");
         }
         assert_eq!(format!("{:?}", Secrets::from_values(["hunter2"])), "Secrets(1 hidden)");
