@@ -30,6 +30,9 @@ use std::{
 };
 use tokio::{sync::watch, task::JoinHandle};
 
+/// The name of the service in vitals and logs.
+pub const SERVICE: &str = "inferno-backend";
+
 /// Work waits and no step was made for this long: the engine is stalled.
 const STALL_AFTER: Duration = Duration::from_secs(10);
 
@@ -167,7 +170,7 @@ async fn operations_server(
     listener: TcpListener,
 ) -> Result<OperationsServer, BackendError> {
     let server = OperationsServer::new(Arc::clone(collector), config.operations.addr)
-        .with_service("inferno-backend", env!("CARGO_PKG_VERSION"))
+        .with_service(SERVICE, env!("CARGO_PKG_VERSION"))
         .with_identity(Arc::clone(identity))
         .with_listener(listener)
         .with_registrations(Registrations::Elsewhere(config.backend.proxies.clone()))

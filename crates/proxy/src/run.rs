@@ -15,7 +15,7 @@ use inferno_shared::{
 use std::{io, net::SocketAddr, sync::Arc};
 
 /// The name of the service in vitals and logs.
-const SERVICE: &str = "inferno-proxy";
+pub const SERVICE: &str = "inferno-proxy";
 
 /// Why a proxy did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,7 @@
 
 use crate::{
     config::{Config, ConfigArgs, ConfigError},
-    operations_client, telemetry,
+    identity, operations_client, telemetry,
 };
 use nix::sys::signal::{Signal, raise};
 use std::{error::Error, io::Read};
@@ -42,20 +42,24 @@ pub enum ServiceError {
     Failed(Box<dyn Error + Send + Sync>),
 }
 
-/// Loads the configuration and runs `serve` until it returns, or answers `--healthcheck`.
+/// Loads the configuration and runs `serve`, which is called `service`, until it returns; or answers
+/// `--healthcheck`.
 ///
 /// # Errors
 /// If the configuration is unusable, the service fails, or the health check is negative.
 pub fn run<E: Error + Send + Sync + 'static>(
+    service: &'static str,
     args: &ServiceArgs,
     serve: impl FnOnce(&Config) -> Result<(), E>,
 ) -> Result<(), ServiceError> {
-    let config = Config::load(&args.config)?;
+    let mut config = Config::load(&args.config)?;
     if args.healthcheck {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         return Ok(runtime.block_on(operations_client::healthcheck(config.operations.addr))?);
     }
-    telemetry::start(&config)?;
+    // Named here, once: log lines and registration must agree.
+    config.node.id.get_or_insert_with(identity::default_node_id);
+    let _telemetry = telemetry::start(&config, service)?;
     if args.exit_with_parent {
         std::thread::Builder::new().name("parent".into()).spawn(stop_when_input_ends)?;
     }

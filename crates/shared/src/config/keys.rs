@@ -57,6 +57,26 @@ pub const KEYS: &[Key] = &[
         "error, warn, info, debug, trace, or filter directives such as `info,inferno_proxy=debug`.",
     ),
     key("log.format", Text, "auto (human on a terminal, else JSON), human or json."),
+    key(
+        "telemetry.otlp.endpoint",
+        Text,
+        "Where spans are posted (OTLP over HTTP), e.g. http://127.0.0.1:4318/v1/traces. Default: nowhere.",
+    ),
+    key(
+        "telemetry.otlp.headers",
+        Text,
+        "name=value,name=value: sent to the collector, for example its credentials.",
+    ),
+    key(
+        "telemetry.otlp.timeout_ms",
+        Integer,
+        "For the collector to take a batch, in milliseconds.",
+    ),
+    key(
+        "telemetry.otlp.sample_ratio",
+        Text,
+        "Share of the traces that begin here which is recorded, 0 to 1. Others are as their `traceparent` says.",
+    ),
     flat(
         "operations.addr",
         Text,

@@ -7,16 +7,21 @@ pub mod env;
 pub mod keys;
 mod layers;
 mod nearest;
+mod ratio;
 mod reference;
 mod schema;
+mod secret;
 mod size;
 
 pub use layers::{ConfigArgs, ConfigError, Setting};
+pub use ratio::Ratio;
 pub use reference::reference;
 pub use schema::{
     BackendConfig, Config, HealthConfig, LogConfig, LogFormat, NodeConfig, Notices,
-    OperationsConfig, ProxyConfig, ProxyTimeouts, RegistrationConfig, RoutingConfig, RoutingPolicy,
+    OperationsConfig, OtlpConfig, ProxyConfig, ProxyTimeouts, RegistrationConfig, RoutingConfig,
+    RoutingPolicy, TelemetryConfig,
 };
+pub use secret::Secret;
 pub use size::ByteSize;
 
 #[cfg(test)]
