@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod attempt;
 mod body;
 mod dispatch;
 mod downstream;
@@ -32,5 +33,5 @@ mod unwritten;
 mod upstream;
 
 pub use routing::Fleet;
-pub use run::{ProxyError, RunningProxy, run_blocking, start};
+pub use run::{ProxyError, RunningProxy, SERVICE, run_blocking, start};
 pub use server::{TrafficError, TrafficServer};

@@ -9,7 +9,7 @@ use inferno_shared::{
         registry::Registry,
         secrets::{SecretError, Secrets},
     },
-    shutdown,
+    shutdown, telemetry,
     vitals::ServiceState,
 };
 use std::{io, net::SocketAddr, sync::Arc};
@@ -53,6 +53,7 @@ pub struct RunningProxy {
 /// If a port cannot be had, a secret not be read, or registration would be open to other machines.
 pub async fn start(config: &Config) -> Result<RunningProxy, ProxyError> {
     let metrics = MetricsCollector::new();
+    telemetry::register_metrics(metrics.registry()).map_err(TrafficError::Metrics)?;
     let secrets = Secrets::load(&config.registration.secret_files)?;
     let operations = OperationsServer::new(Arc::clone(&metrics), config.operations.addr);
     let registry = Registry::new(config, operations.connected_peers());

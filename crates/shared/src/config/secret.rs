@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 
 /// What stands for a secret wherever values are shown.
-pub const HIDDEN: &str = "hidden";
+const HIDDEN: &str = "hidden";
 
 /// A secret of the configuration. Neither `Debug` nor serialising it reveals it.
 #[derive(Clone, PartialEq, Eq, Deserialize)]

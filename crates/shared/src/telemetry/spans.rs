@@ -12,11 +12,14 @@ use super::{
 };
 use http::Method;
 use opentelemetry::{
-    InstrumentationScope, KeyValue, Value,
+    Array, InstrumentationScope, KeyValue, Value,
     trace::{SpanContext, SpanKind, Status, TraceFlags, TraceState},
 };
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
-use std::time::{Duration, SystemTime};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
 /// A request's place in its trace, or an attempt's.
 #[derive(Clone, Copy, Debug)]
@@ -70,34 +73,17 @@ impl Hop {
     }
 
     /// The record of this hop, which took `duration` and ends now; `None` if nobody wants it.
-    pub fn record(
-        &self,
-        side: Side,
-        name: impl Into<std::borrow::Cow<'static, str>>,
-        duration: Duration,
-    ) -> Option<Record> {
-        self.record_until(side, name, SystemTime::now(), duration)
+    pub fn record(&self, side: Side, duration: Duration) -> Option<Record> {
+        self.record_until(side, SystemTime::now(), duration)
     }
 
     /// The same for a piece of work that ended at `end`.
-    pub fn record_until(
-        &self,
-        side: Side,
-        name: impl Into<std::borrow::Cow<'static, str>>,
-        end: SystemTime,
-        duration: Duration,
-    ) -> Option<Record> {
+    pub fn record_until(&self, side: Side, end: SystemTime, duration: Duration) -> Option<Record> {
         let wanted = self.own.sampled && otlp::is_on();
-        wanted.then(|| Record(self.data(side, name.into(), end, duration)))
+        wanted.then(|| Record(self.data(side, end, duration)))
     }
 
-    fn data(
-        &self,
-        side: Side,
-        name: std::borrow::Cow<'static, str>,
-        end_time: SystemTime,
-        duration: Duration,
-    ) -> SpanData {
+    fn data(&self, side: Side, end_time: SystemTime, duration: Duration) -> SpanData {
         let span_context = SpanContext::new(
             opentelemetry::TraceId::from_bytes(self.own.trace_id.0),
             opentelemetry::SpanId::from_bytes(self.own.span_id.0),
@@ -115,7 +101,7 @@ impl Hop {
                 Side::Client => SpanKind::Client,
                 Side::Internal => SpanKind::Internal,
             },
-            name,
+            name: Cow::Borrowed(""),
             start_time: end_time.checked_sub(duration).unwrap_or(end_time),
             end_time,
             attributes: Vec::with_capacity(12),
@@ -135,6 +121,13 @@ impl Hop {
 pub struct Record(SpanData);
 
 impl Record {
+    /// Says what was done. Of few kinds: no ids, nothing of a request.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.0.name = name.into();
+        self
+    }
+
     /// Adds an attribute.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
@@ -153,11 +146,16 @@ impl Record {
 
     /// Adds the code of what went wrong, if something did.
     #[must_use]
-    pub fn with_error(mut self, code: Option<&'static str>) -> Self {
+    pub fn with_error(mut self, code: Option<impl Into<Value>>) -> Self {
         if code.is_some() {
             self.0.status = Status::error("");
         }
         self.with_some("error.type", code)
+    }
+
+    /// A list of one word, as a value.
+    pub fn list(word: &'static str) -> Value {
+        Value::Array(Array::String(vec![word.into()]))
     }
 
     /// Hands it to whoever sends it; never waits.
@@ -191,10 +189,10 @@ mod tests {
         assert_ne!(hop.traceparent().span_id, parent.span_id);
         assert!(hop.traceparent().sampled, "whoever began the trace decides");
         let child = hop.child();
-        let data = child.data(Side::Client, "POST".into(), SystemTime::now(), Duration::ZERO);
+        let data = child.data(Side::Client, SystemTime::now(), Duration::ZERO);
         assert_eq!(data.parent_span_id.to_bytes(), hop.traceparent().span_id.0);
         assert!(!data.parent_span_is_remote);
-        let data = hop.data(Side::Server, "POST".into(), SystemTime::now(), Duration::ZERO);
+        let data = hop.data(Side::Server, SystemTime::now(), Duration::ZERO);
         assert_eq!(data.parent_span_id.to_bytes(), parent.span_id.0);
         assert!(data.parent_span_is_remote);
     }
@@ -203,7 +201,7 @@ mod tests {
     fn without_export_nothing_is_recorded_and_no_trace_asks_to_be() {
         let hop = Hop::receive(None);
         assert!(!hop.traceparent().sampled);
-        assert!(hop.record(Side::Server, "POST", Duration::ZERO).is_none());
+        assert!(hop.record(Side::Server, Duration::ZERO).is_none());
     }
 
     #[test]
