@@ -62,6 +62,11 @@ impl Client {
         whole(self.send(Method::GET, server, path, &[], Bytes::new()).await).await
     }
 
+    /// `GET`, with headers.
+    pub async fn get_with(&self, server: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Answer {
+        whole(self.send(Method::GET, server, path, headers, Bytes::new()).await).await
+    }
+
     /// `POST` of JSON.
     pub async fn post(&self, server: SocketAddr, path: &str, body: impl Into<Bytes>) -> Answer {
         self.post_with(server, path, &[], body).await

@@ -94,6 +94,14 @@ impl Process {
         self.log.0.lock().expect("log").lines.join("\n")
     }
 
+    /// Waits until it can log no more: it has ended, and its last line was read.
+    pub fn wait_for_end_of_log(&self) {
+        let (log, changed) = &*self.log;
+        let open = |log: &mut Log| !log.closed;
+        let waited = changed.wait_timeout_while(log.lock().expect("log"), crate::PATIENCE, open);
+        assert!(waited.expect("log").0.closed, "{} still logs", self.name);
+    }
+
     /// Takes its standard output, if it was piped.
     pub fn stdout(&mut self) -> BufReader<std::process::ChildStdout> {
         BufReader::new(self.child.stdout.take().expect("piped"))

@@ -134,7 +134,7 @@ async fn register(context: &Context, caller: SocketAddr, request: Request<Incomi
     match outcome.await {
         Ok(registered) => json(StatusCode::OK, &registered),
         Err(refusal) => {
-            tracing::warn!(%caller, reason = %refusal, "registration refused");
+            tracing::warn!(%caller, reason = refusal.reason(), "registration refused");
             refuse(&refusal)
         }
     }
