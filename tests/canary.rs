@@ -99,13 +99,17 @@ fn headers() -> Vec<(&'static str, String)> {
 fn raw_requests() -> Vec<String> {
     let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     vec![
-        format!("POST /v1/completions?key={CANARY} HTTP/1.1\r\nhost: {CANARY}\r\ncontent-length: 2\r\n\r\n{{}}"),
+        format!(
+            "POST /v1/completions?key={CANARY} HTTP/1.1\r\nhost: {CANARY}\r\ncontent-length: 2\r\n\r\n{{}}"
+        ),
         format!("GET /{CANARY} HTTP/1.1\r\nhost: h\r\n\r\n"),
         format!("GET /v1/models/{CANARY} HTTP/1.1\r\nhost: h\r\n\r\n"),
         format!("POST /v1/{CANARY}/x HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{{}}"),
         format!("{} /v1/models HTTP/1.1\r\nhost: h\r\n\r\n", CANARY.to_uppercase()),
         format!("GET / HTTP/1.1\r\nhost: h\r\nx-inferno-{CANARY}: {CANARY}\r\n\r\n"),
-        format!("GET / HTTP/1.1\r\nhost: h\r\ntraceparent: {valid}\r\ntracestate: {CANARY}={CANARY}\r\n\r\n"),
+        format!(
+            "GET / HTTP/1.1\r\nhost: h\r\ntraceparent: {valid}\r\ntracestate: {CANARY}={CANARY}\r\n\r\n"
+        ),
         format!("GET / HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: {CANARY}\r\n\r\n"),
         format!("GET / HTTP/1.1\r\nhost: h\r\nexpect: {CANARY}\r\n\r\n"),
         format!("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: {CANARY}\r\n\r\n"),
@@ -115,7 +119,9 @@ fn raw_requests() -> Vec<String> {
         format!("\u{16}\u{3}\u{1}{CANARY}{CANARY}\r\n\r\n"),
         format!("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{CANARY}{CANARY}{CANARY}"),
         format!("POST /registration/{CANARY} HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n"),
-        format!("DELETE /registration/{CANARY}?generation={CANARY} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {CANARY}\r\n\r\n"),
+        format!(
+            "DELETE /registration/{CANARY}?generation={CANARY} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {CANARY}\r\n\r\n"
+        ),
     ]
 }
 
@@ -203,7 +209,8 @@ impl Stage {
         fleet.add_backend(&[settings[0], settings[1], &proxies]);
         let model = model_with_failing_template(folder.path());
         let model = format!("backend.model={}", model.display());
-        let failing = [settings[0], settings[1], &model, "backend.threads=1", "backend.kv_memory=128MiB"];
+        let failing =
+            [settings[0], settings[1], &model, "backend.threads=1", "backend.kv_memory=128MiB"];
         let failing = start_backend("failing", &failing);
         let registration = tokio::time::timeout(inferno_tests::PATIENCE, overheard).await;
         let registration = registration.expect("in time").expect("a registration");
@@ -235,7 +242,9 @@ impl Stage {
                 told += &answer.body;
             }
         }
-        for process in [&mut self.failing.process, &mut self.fleet.backends[0].process, &mut self.fleet.proxy] {
+        for process in
+            [&mut self.failing.process, &mut self.fleet.backends[0].process, &mut self.fleet.proxy]
+        {
             process.signal(Signal::SIGTERM);
             assert_eq!(process.wait().code(), Some(0));
             process.wait_for_end_of_log();
@@ -274,8 +283,10 @@ async fn neither_prompt_nor_output_nor_secret_is_ever_told() {
         }
     }
     for said in [canary("raise"), canary("call")] {
-        let body = json!({"model": "failing-template", "messages": [{"role": "user", "content": said}]});
-        let error = client.post(stage.failing.traffic, "/v1/chat/completions", body.to_string()).await;
+        let body =
+            json!({"model": "failing-template", "messages": [{"role": "user", "content": said}]});
+        let error =
+            client.post(stage.failing.traffic, "/v1/chat/completions", body.to_string()).await;
         error.error(400);
     }
     let output = long_answer(&stage).await;

@@ -52,7 +52,10 @@ async fn a_request_leaves_one_line_in_proxy_and_backend_under_one_id_and_trace()
         assert!(line["duration_ms"].as_f64() > Some(0.0), "{line}");
         assert!(line.get("error").is_none() && line.get("client_gone").is_none(), "{line}");
     }
-    assert_eq!((&proxy["service"], &proxy["backend"]), (&json!("inferno-proxy"), &json!("backend-1")));
+    assert_eq!(
+        (&proxy["service"], &proxy["backend"]),
+        (&json!("inferno-proxy"), &json!("backend-1"))
+    );
     assert_eq!(proxy["attempts"], 1);
     assert_eq!(backend["service"], "inferno-backend");
     assert_eq!(backend["node_id"], "backend-1");
@@ -69,7 +72,8 @@ async fn a_trace_begins_where_none_came_or_none_that_can_be_trusted() {
     for (id, parent) in [("none", None), ("text", Some("canary")), ("zeros", Some(zeros))] {
         let mut headers = vec![("x-request-id", id)];
         headers.extend(parent.map(|parent| ("traceparent", parent)));
-        let sent = Client::new().post_with(fleet.traffic, "/v1/completions", &headers, body.clone());
+        let client = Client::new();
+        let sent = client.post_with(fleet.traffic, "/v1/completions", &headers, body.clone());
         sent.await.ok();
         let proxy = line_of(&fleet.proxy, id).await;
         let backend = line_of(&fleet.backends[0].process, id).await;
@@ -125,7 +129,10 @@ async fn what_else_is_logged_about_a_request_carries_its_ids_and_operations_log_
     assert_eq!(failure["request_id"], "lost");
     assert_eq!(failure["trace_id"], line["trace_id"]);
     let operations = fleet.proxy.wait_for_event("operations request");
-    assert_eq!((&operations["level"], &operations["target"]), (&json!("DEBUG"), &json!("inferno::operations")));
+    assert_eq!(
+        (&operations["level"], &operations["target"]),
+        (&json!("DEBUG"), &json!("inferno::operations"))
+    );
 }
 
 #[tokio::test]
@@ -139,7 +146,10 @@ async fn exactly_one_line_a_request() {
     let before = request_lines(&fleet.proxy).len();
     for _ in 0..5 {
         client.post(fleet.traffic, "/v1/completions", good.clone()).await.ok();
-        assert_eq!(client.post(fleet.traffic, "/v1/chat/completions", chat.clone()).await.status, 200);
+        assert_eq!(
+            client.post(fleet.traffic, "/v1/chat/completions", chat.clone()).await.status,
+            200
+        );
         client.post(fleet.traffic, "/v1/completions", "{").await.error(400);
         client.get(fleet.traffic, "/v1/models").await.ok();
         client.get(fleet.traffic, "/nothing").await.error(404);
@@ -301,10 +311,9 @@ async fn people_get_the_same_fields_in_a_line_of_text() {
     let ready = human.log();
     let traffic = ready.split("traffic=").nth(1).and_then(|rest| rest.split(' ').next());
     let traffic = traffic.and_then(|address| address.parse().ok()).expect("an address");
-    let headers = [("x-request-id", "same")];
+    let (client, headers) = (Client::new(), [("x-request-id", "same")]);
     for proxy in [traffic, fleet.traffic] {
-        let sent = Client::new().post_with(proxy, "/v1/chat/completions", &headers, "{}");
-        sent.await.error(400);
+        client.post_with(proxy, "/v1/chat/completions", &headers, "{}").await.error(400);
     }
     human.wait_for_text("request_id=same");
     let line = human.log().lines().find(|line| line.contains("same")).expect("a line").to_owned();

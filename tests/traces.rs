@@ -126,7 +126,8 @@ async fn fleet(endpoint: &str, more: &[&str]) -> Fleet {
 async fn complete(fleet: &Fleet, headers: &[(&str, &str)]) -> String {
     let body = json!({"model": MODEL, "prompt": "Kanarienvogel, sing", "max_tokens": 12,
         "ignore_eos": true, "temperature": 0, "user": "Kanarienvogel"});
-    let sent = Client::new().post_with(fleet.traffic, "/v1/completions", headers, body.to_string());
+    let client = Client::new();
+    let sent = client.post_with(fleet.traffic, "/v1/completions", headers, body.to_string());
     let answer = sent.await.ok();
     answer["choices"][0]["text"].as_str().expect("text").to_owned()
 }

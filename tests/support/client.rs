@@ -63,7 +63,12 @@ impl Client {
     }
 
     /// `GET`, with headers.
-    pub async fn get_with(&self, server: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Answer {
+    pub async fn get_with(
+        &self,
+        server: SocketAddr,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Answer {
         whole(self.send(Method::GET, server, path, headers, Bytes::new()).await).await
     }
 

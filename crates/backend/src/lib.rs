@@ -3,6 +3,7 @@
 //! [`start`] turns a configuration into a [`RunningBackend`] that drains; [`run_blocking`] is the
 //! whole life of the process, shared by `inferno-backend` and `inferno backend`.
 
+mod device;
 pub mod exchange;
 pub mod metrics;
 pub mod openai;
@@ -11,6 +12,7 @@ mod server;
 use inferno_engine::{Engine, EngineOptions, ModelSource, STEP_TOKENS_MAX, store::ModelStore};
 use inferno_shared::{
     Config, MetricsCollector, OperationsServer,
+    config::keys,
     identity::{NodeIdentity, random_hex},
     listener,
     membership::{ModelRef, Token},
@@ -39,6 +41,9 @@ const STALL_AFTER: Duration = Duration::from_secs(10);
 
 /// How long answers that were cut may take to say so.
 const CUT_PATIENCE: Duration = Duration::from_secs(1);
+
+// The configuration refuses what the engine cannot do.
+const _: () = assert!(keys::CONCURRENCY_MAX == STEP_TOKENS_MAX as u64);
 
 /// Why a backend does not start.
 #[derive(Debug, thiserror::Error)]
@@ -75,17 +80,12 @@ pub enum BackendError {
         /// The proxy.
         proxy: String,
     },
+    /// A device that this build cannot use.
+    #[error(transparent)]
+    Device(#[from] device::DeviceError),
     /// The engine stopped working for everyone.
     #[error("the engine failed: {0}")]
     EngineFailed(String),
-    /// More sequences together than a step has tokens.
-    #[error("backend.max_concurrency is {asked}; at most {most} sequences are computed together")]
-    Concurrency {
-        /// What was configured.
-        asked: usize,
-        /// The limit.
-        most: usize,
-    },
     /// Anything else of the operating system.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -114,14 +114,11 @@ pub struct RunningBackend {
 /// [`BackendError`] says what to change.
 pub async fn start(config: &Config) -> Result<RunningBackend, BackendError> {
     let began = Instant::now();
+    device::choose(config.backend.device)?;
     let traffic = listener::bind(config.backend.listen, "backend.listen")?;
     let operations = listener::bind(config.operations.addr, "operations.addr")?;
-    let secrets = Secrets::load(&config.registration.secret_files)?;
+    let secrets = Secrets::load(&config.registration.secret_sources())?;
     refuse_unreachable(config).await?;
-    let (asked, most) = (config.backend.max_concurrency, STEP_TOKENS_MAX);
-    if asked > most {
-        return Err(BackendError::Concurrency { asked, most });
-    }
     let identity = Arc::new(NodeIdentity::new(config));
     let collector = MetricsCollector::new();
     let operations = operations_server(config, &collector, &identity, &secrets, operations).await?;

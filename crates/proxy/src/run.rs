@@ -54,7 +54,7 @@ pub struct RunningProxy {
 pub async fn start(config: &Config) -> Result<RunningProxy, ProxyError> {
     let metrics = MetricsCollector::new();
     telemetry::register_metrics(metrics.registry()).map_err(TrafficError::Metrics)?;
-    let secrets = Secrets::load(&config.registration.secret_files)?;
+    let secrets = Secrets::load(&config.registration.secret_sources())?;
     let operations = OperationsServer::new(Arc::clone(&metrics), config.operations.addr);
     let registry = Registry::new(config, operations.connected_peers());
     let fleet = Arc::clone(&registry);

@@ -2,7 +2,7 @@
 
 use crate::console::{self, DIM, Styled};
 use clap::Subcommand;
-use inferno_shared::config::{Config, ConfigArgs, Setting, env};
+use inferno_shared::config::{Config, ConfigArgs, Setting};
 use std::process::ExitCode;
 
 /// Look at the configuration
@@ -16,7 +16,7 @@ pub(crate) enum ConfigCommand {
 
 pub(crate) fn run(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
     match command {
-        ConfigCommand::Show(args) => show(&Config::settings(args, &env::read_own()?)?)?,
+        ConfigCommand::Show(args) => show(&Config::settings(args, std::env::vars_os())?)?,
         ConfigCommand::Check(args) => {
             Config::load(args)?;
             console::print("the configuration is valid")?;
@@ -26,8 +26,10 @@ pub(crate) fn run(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn show(settings: &[Setting]) -> std::io::Result<()> {
-    let value = |setting: &Setting| setting.value.clone().unwrap_or_else(|| "none".into());
-    let names = settings.iter().map(|setting| setting.name.len()).max().unwrap_or_default();
+    let value = |setting: &Setting| {
+        setting.value.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)
+    };
+    let names = settings.iter().map(|setting| setting.key.name.len()).max().unwrap_or_default();
     let values = settings
         .iter()
         .map(|setting| value(setting).len())
@@ -38,7 +40,7 @@ fn show(settings: &[Setting]) -> std::io::Result<()> {
         let origin = Styled(DIM, &setting.origin);
         console::print(format_args!(
             "{:<names$}  {:<values$}  {origin}",
-            setting.name,
+            setting.key.name,
             value(setting)
         ))?;
     }

@@ -17,11 +17,15 @@ pub(crate) struct DocsArgs {
 enum Page {
     /// Every configuration key: docs/configuration.md
     Configuration,
+    /// A configuration file with every key, commented out at its default
+    #[value(name = "inferno.toml")]
+    Sample,
 }
 
 pub(crate) fn run(args: &DocsArgs) -> anyhow::Result<ExitCode> {
     let page = match args.page {
         Page::Configuration => config::reference(),
+        Page::Sample => config::sample(),
     };
     console::print(page.trim_end())?;
     Ok(ExitCode::SUCCESS)

@@ -37,7 +37,7 @@ pub(crate) struct StatusArgs {
 pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
     let operations = args.operations.unwrap_or(config.operations.addr);
-    let secrets = Secrets::load(&config.registration.secret_files)?;
+    let secrets = Secrets::load(&config.registration.secret_sources())?;
     let asked = runtime()?.block_on(ask(operations, &secrets));
     let (vitals, peers) = asked.map_err(|error| explain(error, operations))?;
     if args.json {

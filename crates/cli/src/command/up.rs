@@ -51,7 +51,7 @@ pub(crate) fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let listen = args.listen.unwrap_or(config.proxy.listen);
     let operations = args.operations.unwrap_or(config.operations.addr);
     let (listen, operations) = free_addresses(listen, operations)?;
-    let secrets = Secrets::load(&config.registration.secret_files)?;
+    let secrets = Secrets::load(&config.registration.secret_sources())?;
     let model = args.model.unwrap_or_else(|| config.backend.model.clone());
     let resolved = resolve(&model, &reporter)?;
     let cores = allowed_cores().max(1.0) as usize;

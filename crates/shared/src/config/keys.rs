@@ -1,28 +1,29 @@
 //! The table of every configuration key: the one place that knows names, kinds and meanings.
+//!
+//! The environment layer, the checks of values, the nearest-name hints, the reference and the
+//! sample file are made from it; tests hold it against the typed schema.
 
-/// How the text of an environment variable or a `--set` becomes a value.
+use super::kind::{
+    Kind::{
+        self, Address, Boolean, Bytes, Choice, Count, Device, Host, HostPort, List, LogFilter,
+        Milliseconds, Network, NodeId, Path, Ratio, Secret, Text, Url,
+    },
+    Range, none,
+};
+use figment::value::Value;
+
+/// One key: what it is called, what it takes, what it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Taken as it stands: never unquoted, trimmed or guessed to be a number.
-    Text,
-    /// A whole number.
-    Integer,
-    /// `true` or `false`.
-    Boolean,
-    /// `a,b` or `["a","b"]`; empty: the empty list.
-    List,
-}
-
-/// One key: what it is called, how it is read, what it means.
-#[derive(Clone, Copy, Debug)]
 pub struct Key {
     /// Dotted path, e.g. `proxy.routing.policy`.
     pub name: &'static str,
-    /// How its text is read.
+    /// What it takes.
     pub kind: Kind,
     /// A flat environment name besides the nested one.
     pub flat: Option<&'static str>,
-    /// One sentence for the reference.
+    /// For a key that may have no value: what happens without one.
+    pub unset: Option<&'static str>,
+    /// What it means, for the reference and the sample file.
     pub about: &'static str,
 }
 
@@ -31,149 +32,266 @@ impl Key {
     pub fn variable(&self) -> String {
         format!("INFERNO_{}", self.name.replace('.', "__").to_ascii_uppercase())
     }
+
+    /// The table it stands in: `proxy.routing`.
+    pub fn table(&self) -> &'static str {
+        self.name.rsplit_once('.').map_or("", |(table, _)| table)
+    }
+
+    /// What it is called there: `policy`.
+    pub fn leaf(&self) -> &'static str {
+        self.name.rsplit_once('.').map_or(self.name, |(_, leaf)| leaf)
+    }
+
+    /// The variables that set it: `INFERNO_LOG__LEVEL` and `INFERNO_LOG`.
+    pub fn variables(&self) -> Vec<String> {
+        [Some(self.variable()), self.flat.map(String::from)].into_iter().flatten().collect()
+    }
+
+    /// The text of a variable or a `--set` as a value.
+    pub(super) fn parse(&self, text: &str) -> Result<Value, String> {
+        match self.empty(text)? {
+            Some(value) => Ok(value),
+            None => self.kind.parse(text),
+        }
+    }
+
+    /// A value as a file gives it.
+    pub(super) fn accept(&self, value: Value) -> Result<Value, String> {
+        let empty = value.as_str().map(|text| self.empty(text)).transpose()?.flatten();
+        match empty {
+            Some(value) => Ok(value),
+            None => self.kind.check(&value).map(|()| value),
+        }
+    }
+
+    /// What empty text means: no value, where there may be none. `None`: it is not empty.
+    fn empty(&self, text: &str) -> Result<Option<Value>, String> {
+        match self.kind {
+            _ if !text.is_empty() => Ok(None),
+            _ if self.unset.is_some() => Ok(Some(none())),
+            List(_) => Ok(Some(Value::from(Vec::<Value>::new()))),
+            _ => Err("must not be empty; leave it out to get the default".into()),
+        }
+    }
+
+    const fn flat(self, name: &'static str) -> Self {
+        Self { flat: Some(name), ..self }
+    }
+
+    const fn or(self, unset: &'static str) -> Self {
+        Self { unset: Some(unset), ..self }
+    }
 }
 
 const fn key(name: &'static str, kind: Kind, about: &'static str) -> Key {
-    Key { name, kind, flat: None, about }
+    Key { name, kind, flat: None, unset: None, about }
 }
 
-const fn flat(name: &'static str, kind: Kind, flat: &'static str, about: &'static str) -> Key {
-    Key { name, kind, flat: Some(flat), about }
-}
-
-use Kind::{Boolean, Integer, List, Text};
+const AT_LEAST_1: Range = Range::from(1);
+const ANY: Range = Range::from(0);
+/// A shorter lease would be renewed without end.
+const LEASE_MS: Range = Range::from(1_000);
+/// Most of `backend.max_concurrency`: a step of the engine has no room for more sequences.
+pub const CONCURRENCY_MAX: u64 = 512;
+const CONCURRENCY: Range = Range::between(1, CONCURRENCY_MAX);
 
 /// Every key there is.
 pub const KEYS: &[Key] = &[
+    key("node.id", NodeId, "Name of this node among the others: 1-128 of [A-Za-z0-9._-].")
+        .or("host name and a random suffix"),
     key(
-        "node.id",
-        Text,
-        "Name of this node, 1-128 of [A-Za-z0-9._-]. Default: host name and a random suffix.",
-    ),
-    flat(
         "log.level",
-        Text,
-        "INFERNO_LOG",
-        "error, warn, info, debug, trace, or filter directives such as `info,inferno_proxy=debug`.",
+        LogFilter,
+        "error, warn, info, debug, trace or off; or directives such as `info,inferno_proxy=debug`.",
+    )
+    .flat("INFERNO_LOG"),
+    key(
+        "log.format",
+        Choice(&["auto", "human", "json"]),
+        "Shape of a log line. auto: human on a terminal, else JSON.",
     ),
-    key("log.format", Text, "auto (human on a terminal, else JSON), human or json."),
     key(
         "telemetry.otlp.endpoint",
-        Text,
-        "Where spans are posted (OTLP over HTTP), e.g. http://127.0.0.1:4318/v1/traces. Default: nowhere.",
-    ),
+        Url,
+        "Where spans are posted, in protobuf: of a collector, e.g. http://127.0.0.1:4318. Without a \
+         path, /v1/traces.",
+    )
+    .or("no spans are exported"),
     key(
         "telemetry.otlp.headers",
-        Text,
-        "name=value,name=value: sent to the collector, for example its credentials.",
-    ),
+        Secret,
+        "name=value,name=value: header fields for the collector, its credentials for example.",
+    )
+    .or("none"),
+    key("telemetry.otlp.headers_file", Path, "The file that holds telemetry.otlp.headers.")
+        .or("none"),
     key(
         "telemetry.otlp.timeout_ms",
-        Integer,
-        "For the collector to take a batch, in milliseconds.",
+        Milliseconds(AT_LEAST_1),
+        "For the collector to take a batch; the batch is dropped and counted above.",
     ),
     key(
         "telemetry.otlp.sample_ratio",
-        Text,
-        "Share of the traces that begin here which is recorded, 0 to 1. Others are as their `traceparent` says.",
+        Ratio,
+        "Which share of the traces that begin here is recorded. Who comes with a traceparent has \
+         decided already.",
     ),
-    flat(
+    key(
         "operations.addr",
-        Text,
-        "INFERNO_OPERATIONS_ADDR",
-        "Where the operations server listens.",
-    ),
-    flat(
+        Address,
+        "Where the operations server listens: health, metrics, registration.",
+    )
+    .flat("INFERNO_OPERATIONS_ADDR"),
+    key(
         "operations.enable_metrics",
         Boolean,
-        "INFERNO_ENABLE_METRICS",
         "false: /metrics and /telemetry answer 404; the rest stays.",
-    ),
+    )
+    .flat("INFERNO_ENABLE_METRICS"),
+    key(
+        "registration.secret",
+        Secret,
+        "The secret that backends register with, 1 line of printable ASCII. Needed off loopback. \
+         Better in a file: what stands in a variable or a flag, other processes may see.",
+    )
+    .or("none"),
+    key("registration.secret_file", Path, "The file that holds registration.secret.").or("none"),
     key(
         "registration.secret_files",
-        List,
-        "Files holding the shared secret. The first is sent, all are accepted.",
+        List(&Path),
+        "For rotation: one secret a file. The first is sent, all are accepted.",
     ),
-    key("registration.allowed_networks", List, "Networks in which registered nodes may live."),
+    key(
+        "registration.allowed_networks",
+        List(&Network),
+        "Networks in which registered nodes may live.",
+    ),
     key(
         "registration.lease_ms",
-        Integer,
-        "How long a registration holds without renewal, in milliseconds.",
+        Milliseconds(LEASE_MS),
+        "How long a registration holds without renewal. Backends renew at a third of it.",
     ),
     key(
         "registration.allow_unauthenticated",
         Boolean,
-        "Accept registrations off loopback without a secret. Anyone who reaches the port can then receive your traffic.",
+        "Accept registrations off loopback without a secret. Anyone who reaches the port can then \
+         receive your traffic.",
     ),
-    key("health.interval_ms", Integer, "Time between two checks of one node, in milliseconds."),
-    key("health.timeout_ms", Integer, "How long one check may take, in milliseconds."),
-    key("proxy.listen", Text, "Where the proxy accepts traffic."),
-    key("proxy.routing.policy", Text, "least_outstanding or round_robin."),
-    key("proxy.body_bytes_max", Text, "Largest request body (413 above): bytes, or e.g. 16MiB."),
-    key("proxy.body_bytes_total", Text, "All request bodies held at once (503 above)."),
-    key("proxy.timeouts.connect_ms", Integer, "To connect to a backend, in milliseconds."),
+    key(
+        "health.interval_ms",
+        Milliseconds(AT_LEAST_1),
+        "Between two checks of one node by a proxy.",
+    ),
+    key("health.timeout_ms", Milliseconds(AT_LEAST_1), "How long one check may take."),
+    key("proxy.listen", Address, "Where the proxy accepts traffic."),
+    key(
+        "proxy.routing.policy",
+        Choice(&["least_outstanding", "round_robin"]),
+        "How a backend is chosen among those that serve the model.",
+    ),
+    key("proxy.body_bytes_max", Bytes(AT_LEAST_1), "Largest request body; 413 above."),
+    key("proxy.body_bytes_total", Bytes(AT_LEAST_1), "All request bodies held at once; 503 above."),
+    key("proxy.timeouts.connect_ms", Milliseconds(AT_LEAST_1), "To connect to a backend."),
     key(
         "proxy.timeouts.first_byte_ms",
-        Integer,
-        "From the request sent to the first byte of the answer, in milliseconds.",
+        Milliseconds(AT_LEAST_1),
+        "From the request sent to the first byte of the answer; 504 above.",
     ),
     key(
         "proxy.timeouts.idle_ms",
-        Integer,
-        "Between two pieces of an answer, and between two requests of one connection, in milliseconds.",
+        Milliseconds(AT_LEAST_1),
+        "Between two pieces of an answer, and between two requests of one connection.",
     ),
     key(
         "proxy.timeouts.request_read_ms",
-        Integer,
-        "For a client to send its body, in milliseconds.",
+        Milliseconds(AT_LEAST_1),
+        "For a client to send its body; 408 above.",
     ),
     key(
         "proxy.drain_timeout_ms",
-        Integer,
-        "How long running requests may take after SIGTERM, in milliseconds.",
+        Milliseconds(ANY),
+        "How long running requests may take after SIGTERM; then they are cut.",
     ),
-    key("backend.listen", Text, "Where the backend accepts inference requests."),
+    key("backend.listen", Address, "Where the backend accepts inference requests."),
     key(
         "backend.proxies",
-        List,
-        "Operations addresses (host:port) of the proxies to register with.",
+        List(&HostPort),
+        "Operations addresses of the proxies to register with.",
     ),
-    key(
-        "backend.advertise",
-        Text,
-        "host:port that proxies should use. Default, per proxy: the local address of the route to it.",
-    ),
+    key("backend.advertise", Host, "Where proxies should send traffic to.")
+        .or("per proxy, the local address of the route to it"),
     key(
         "backend.model",
         Text,
         "A catalogue name (see `inferno model list`) or the path of a GGUF file.",
     ),
     key(
-        "backend.threads",
-        Integer,
-        "Threads for the model. Default: the cores this process may use.",
+        "backend.device",
+        Device,
+        "What computes: auto, cpu, or cuda:N for a GPU. This build computes on the CPU alone: auto \
+         is cpu, cuda:N is refused at the start.",
     ),
-    key(
-        "backend.kv_memory",
-        Text,
-        "Memory for the KV cache: bytes, or e.g. 2GiB. Default: a share of what this process may use.",
-    ),
-    key("backend.max_concurrency", Integer, "Sequences computed together, at most 512."),
-    key("backend.queue_max", Integer, "Requests that may wait beyond those (503 above)."),
-    key(
-        "backend.context_max",
-        Integer,
-        "Longest prompt plus answer in tokens. Default: the model's.",
-    ),
-    key("backend.body_bytes_max", Text, "Largest request body (413 above)."),
+    key("backend.threads", Count(AT_LEAST_1), "Threads for the model.")
+        .or("the cores this process may use"),
+    key("backend.kv_memory", Bytes(AT_LEAST_1), "Memory for the KV cache.")
+        .or("a share of what this process may use"),
+    key("backend.max_concurrency", Count(CONCURRENCY), "Sequences computed together."),
+    key("backend.queue_max", Count(ANY), "Requests that may wait beyond those; 503 above."),
+    key("backend.context_max", Count(AT_LEAST_1), "Longest prompt plus answer, in tokens.")
+        .or("the model's"),
+    key("backend.body_bytes_max", Bytes(AT_LEAST_1), "Largest request body; 413 above."),
     key(
         "backend.drain_timeout_ms",
-        Integer,
-        "How long running requests may take after SIGTERM, in milliseconds.",
+        Milliseconds(ANY),
+        "How long running requests may take after SIGTERM; then they are cut.",
     ),
+];
+
+/// What the keys of each table are about, in the order of the reference.
+pub(super) const TABLES: &[(&str, &str)] = &[
+    ("node", "This process among the others."),
+    ("log", "What is logged, and how. Logs go to standard error."),
+    (
+        "telemetry.otlp",
+        "Traces for an OpenTelemetry collector (OTLP over HTTP). docs/logs.md has more.",
+    ),
+    ("operations", "The operations server of this process: health, metrics, registration."),
+    (
+        "registration",
+        "Who may register with a proxy, and for how long. Proxy and backend both read it.",
+    ),
+    ("health", "How a proxy checks its nodes."),
+    ("proxy", "The proxy's traffic side. A backend ignores it."),
+    ("proxy.routing", "Which backend gets a request."),
+    ("proxy.timeouts", "The proxy's patience at each stage of a request."),
+    ("backend", "The backend's inference side. A proxy ignores it."),
+];
+
+/// Keys that are planned, with what they would be for: refused as such, not as slips of the pen.
+pub(super) const PLANNED: &[(&str, &str)] = &[
+    ("proxy.keys_file", "API keys are"),
+    ("proxy.tls.cert_file", "TLS on the traffic port is"),
+    ("proxy.tls.key_file", "TLS on the traffic port is"),
+    ("proxy.tls.client_ca_file", "TLS on the traffic port is"),
 ];
 
 /// The key of that dotted name.
 pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
+}
+
+/// The keys of each table, as `TABLES` orders them.
+pub(super) fn by_table() -> impl Iterator<Item = (&'static str, &'static str, Vec<&'static Key>)> {
+    TABLES.iter().map(|(table, about)| {
+        let keys = KEYS.iter().filter(|key| key.table() == *table);
+        (*table, *about, keys.collect())
+    })
+}
+
+/// The names of the keys in the table `name`, if it is one.
+pub(super) fn table(name: &str) -> Option<Vec<&'static str>> {
+    let inside = |key: &&Key| key.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+    let keys: Vec<_> = KEYS.iter().filter(inside).map(|key| key.name).collect();
+    (!keys.is_empty()).then_some(keys)
 }

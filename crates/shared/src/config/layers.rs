@@ -1,29 +1,25 @@
 //! Defaults, then files, then the environment, then `--set`: later layers win.
 
 use super::{
-    Config, env,
-    keys::{self, KEYS},
+    Config, Notices, env, file,
+    keys::{self, KEYS, Key},
+    kind::is_none,
     nearest,
+    problem::{ConfigError, Problem},
+    rules, secret,
 };
 use figment::{
     Figment, Metadata, Profile, Provider,
-    providers::{Format, Serialized, Toml},
+    providers::Serialized,
     value::{Dict, Map, Value},
 };
-use std::path::{Path, PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, fmt, path::PathBuf};
 
 /// The files read when neither `--config` nor `INFERNO_CONFIG` names one; both may be absent.
 const DEFAULT_FILES: &[&str] = &["/etc/inferno/inferno.toml", "inferno.toml"];
 
-/// A shorter lease would be renewed without end.
-const LEASE_MS_MIN: u64 = 1_000;
-
-/// Names of the layers that are no files.
-const ENVIRONMENT: &str = "environment";
-const FLAGS: &str = "--set";
-
 /// The flags that every program of ours takes.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Default, clap::Args)]
 pub struct ConfigArgs {
     /// Configuration file, instead of /etc/inferno/inferno.toml and ./inferno.toml
     #[arg(long, value_name = "FILE", env = "INFERNO_CONFIG")]
@@ -33,237 +29,277 @@ pub struct ConfigArgs {
     pub set: Vec<String>,
 }
 
-/// Why a configuration cannot be used. Each text names the offending key, variable or file.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A file that was asked for by name is not there or cannot be read.
-    #[error("cannot read configuration file {}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// A key that does not exist.
-    #[error("unknown key `{name}` in {origin}{hint}")]
-    UnknownKey {
-        /// The key as written.
-        name: String,
-        /// File or flag it stands in.
-        origin: String,
-        /// The nearest known name.
-        hint: String,
-    },
-    /// An `INFERNO_*` variable that does not exist.
-    #[error("unknown environment variable {name}{hint}")]
-    UnknownVariable {
-        /// The variable.
-        name: String,
-        /// The nearest known name.
-        hint: String,
-    },
-    /// A flat and a nested variable that disagree.
-    #[error("{one} and {two} set the same key to different values; remove one")]
-    Conflict {
-        /// The nested name.
-        one: String,
-        /// The flat name.
-        two: String,
-    },
-    /// A value of the wrong form.
-    #[error("{origin}: {why}")]
-    Value {
-        /// Variable, flag or key.
-        origin: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// `--set` without an equals sign.
-    #[error("--set takes KEY=VALUE, got `{0}`")]
-    Set(String),
-    /// A value that figment or serde refused, with its key and source.
-    #[error("{0}")]
-    Layer(#[from] Box<figment::Error>),
+impl fmt::Debug for ConfigArgs {
+    /// Without the values: one of them may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<_> = self.set.iter().filter_map(|pair| pair.split('=').next()).collect();
+        f.debug_struct("ConfigArgs").field("config", &self.config).field("set", &keys).finish()
+    }
 }
 
 /// One key as it takes effect.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Setting {
-    /// Dotted name.
-    pub name: &'static str,
-    /// Its value, as JSON; none: not set, and without a fixed default.
-    pub value: Option<String>,
-    /// `default`, a file, a variable or `--set`.
+    /// The key.
+    pub key: &'static Key,
+    /// Its value, a secret's hidden; none: not set, and without a fixed default.
+    pub value: Option<serde_json::Value>,
+    /// `default`, a file with its line, a variable or `--set`.
     pub origin: String,
+    /// Whether something other than the default was asked for.
+    pub is_changed: bool,
 }
 
 impl Config {
     /// Loads the configuration of this process: files, environment and flags over the defaults.
+    ///
+    /// # Errors
+    /// With everything that is wrong with it.
     pub fn load(args: &ConfigArgs) -> Result<Config, ConfigError> {
-        Self::from_layers(args, &env::read_own()?)
+        Self::from_sources(args, std::env::vars_os())
     }
 
     /// The same, with the environment given.
-    pub fn from_layers(
+    ///
+    /// # Errors
+    /// With everything that is wrong with it.
+    pub fn from_sources(
         args: &ConfigArgs,
-        environment: &env::Environment,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Config, ConfigError> {
-        let mut config: Config = layered(args, environment)?.extract().map_err(Box::new)?;
-        config.notices = environment.notices.clone();
-        config.validate()?;
-        Ok(config)
+        Ok(sourced(args, variables)?.0)
     }
 
     /// Every key with its value and where that came from, if the whole is valid.
+    ///
+    /// # Errors
+    /// With everything that is wrong with it.
     pub fn settings(
         args: &ConfigArgs,
-        environment: &env::Environment,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Vec<Setting>, ConfigError> {
-        let config = Self::from_layers(args, environment)?;
-        let figment = layered(args, environment)?;
-        let values = serde_json::to_value(&config).unwrap_or_default();
-        let setting = |key: &keys::Key| {
-            let pointer = format!("/{}", key.name.replace('.', "/"));
-            let value = values.pointer(&pointer).filter(|value| !value.is_null());
-            let origin = origin(&figment, key.name, environment);
-            Setting { name: key.name, value: value.map(ToString::to_string), origin }
+        let (config, layer) = sourced(args, variables)?;
+        let (values, defaults) = (json(&config), json(&Config::default()));
+        let setting = |key: &'static Key| {
+            let of = |all: &serde_json::Value| all.pointer(&pointer(key.name)).cloned();
+            let value = of(&values).filter(|value| !value.is_null());
+            let is_changed = of(&values) != of(&defaults);
+            let origin = layer.values.get(key.name).map(|placed| placed.origin.to_string());
+            Setting { key, value, origin: origin.unwrap_or_else(|| "default".into()), is_changed }
         };
         Ok(KEYS.iter().map(setting).collect())
     }
-
-    /// What no type can express.
-    fn validate(&self) -> Result<(), ConfigError> {
-        let positive: &[(&str, u64)] = &[
-            ("health.interval_ms", self.health.interval_ms),
-            ("health.timeout_ms", self.health.timeout_ms),
-            ("proxy.timeouts.connect_ms", self.proxy.timeouts.connect_ms),
-            ("proxy.timeouts.first_byte_ms", self.proxy.timeouts.first_byte_ms),
-            ("proxy.timeouts.idle_ms", self.proxy.timeouts.idle_ms),
-            ("proxy.timeouts.request_read_ms", self.proxy.timeouts.request_read_ms),
-            ("backend.max_concurrency", self.backend.max_concurrency as u64),
-            ("backend.threads", self.backend.threads.unwrap_or(1) as u64),
-            ("backend.context_max", self.backend.context_max.unwrap_or(1) as u64),
-        ];
-        for (name, value) in positive {
-            if *value == 0 {
-                return Err(value_error(name, "must be greater than 0"));
-            }
-        }
-        if self.registration.lease_ms < LEASE_MS_MIN {
-            let why = format!("must be at least {LEASE_MS_MIN}");
-            return Err(value_error("registration.lease_ms", &why));
-        }
-        if let Some(id) = &self.node.id
-            && !crate::registration::wire::is_valid_id(id)
-        {
-            return Err(value_error("node.id", "must be 1-128 of [A-Za-z0-9._-]"));
-        }
-        Ok(())
-    }
 }
 
-/// Defaults, files, environment, flags; later ones win.
-fn layered(args: &ConfigArgs, environment: &env::Environment) -> Result<Figment, ConfigError> {
-    let mut figment = Figment::from(Serialized::defaults(Config::default()));
-    for path in files(args)? {
-        let layer = Figment::from(Toml::file_exact(&path));
-        refuse_unknown_keys(&layer, &path)?;
-        figment = figment.merge(layer);
-    }
-    let environment = Layer { name: ENVIRONMENT, values: environment.values.clone() };
-    Ok(figment.merge(environment).merge(flags(&args.set)?))
+/// The configuration as JSON; secrets are hidden.
+pub(super) fn json(config: &Config) -> serde_json::Value {
+    serde_json::to_value(config).unwrap_or_default()
 }
 
-/// Where the value of `name` came from, in a word that leads there.
-fn origin(figment: &Figment, name: &str, environment: &env::Environment) -> String {
-    let Some(metadata) = figment.find_metadata(name) else { return "default".into() };
-    let file = metadata.source.as_ref().and_then(figment::Source::file_path);
-    match (file, metadata.name.as_ref()) {
-        (Some(file), _) => file.display().to_string(),
-        (None, ENVIRONMENT) => environment.origins.get(name).cloned().unwrap_or_default(),
-        (None, FLAGS) => FLAGS.into(),
-        (None, _) => "default".into(),
-    }
+/// Where [`json`] has the key `name` (RFC 6901).
+pub(super) fn pointer(name: &str) -> String {
+    format!("/{}", name.replace('.', "/"))
 }
 
-fn value_error(key: &str, why: &str) -> ConfigError {
-    ConfigError::Value { origin: key.into(), why: why.into() }
+/// The configuration, and where its values came from.
+fn sourced(
+    args: &ConfigArgs,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<(Config, Layer), ConfigError> {
+    let mut layer = Layer::default();
+    for file in files(args, &mut layer.problems) {
+        layer.extend(file);
+    }
+    layer.extend(env::read(variables));
+    layer.extend(flags(&args.set));
+    secret::read_twins(&mut layer);
+    if !layer.problems.is_empty() {
+        return Err(ConfigError { problems: layer.problems });
+    }
+    let mut config = layer.typed()?;
+    config.notices = layer.notices.clone();
+    match rules::broken(&config) {
+        problems if problems.is_empty() => Ok((config, layer)),
+        problems => Err(ConfigError { problems }),
+    }
 }
 
 /// The files to read. One that was named must exist; the default ones need not.
-fn files(args: &ConfigArgs) -> Result<Vec<PathBuf>, ConfigError> {
+fn files(args: &ConfigArgs, problems: &mut Vec<Problem>) -> Vec<Layer> {
     let named = args.config.clone().filter(|path| !path.as_os_str().is_empty());
-    match named {
-        Some(path) => {
-            std::fs::File::open(&path)
-                .map_err(|source| ConfigError::File { path: path.clone(), source })?;
-            Ok(vec![path])
+    let is_named = named.is_some();
+    let paths =
+        named.map_or_else(|| DEFAULT_FILES.iter().map(PathBuf::from).collect(), |path| vec![path]);
+    let mut layers = Vec::new();
+    for path in paths {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => layers.push(file::read(&path, &text)),
+            Err(absent) if absent.kind() == std::io::ErrorKind::NotFound && !is_named => {}
+            Err(source) => problems.push(Problem::File { path, source }),
         }
-        None => Ok(DEFAULT_FILES.iter().map(PathBuf::from).filter(|path| path.exists()).collect()),
     }
+    layers
 }
 
 /// `--set` flags as a layer.
-fn flags(set: &[String]) -> Result<Layer, ConfigError> {
-    let mut layer = Layer { name: FLAGS, values: Default::default() };
+fn flags(set: &[String]) -> Layer {
+    let mut layer = Layer::default();
     for pair in set {
-        let (name, text) = pair.split_once('=').ok_or_else(|| ConfigError::Set(pair.clone()))?;
-        let key = keys::find(name.trim()).ok_or_else(|| unknown_key(name, "--set"))?;
-        let value = env::parse(key, text)
-            .map_err(|why| ConfigError::Value { origin: format!("--set {name}"), why })?;
-        layer.values.insert(key.name, value);
+        let Some((name, text)) = pair.split_once('=') else {
+            layer.problems.push(Problem::Set(pair.clone()));
+            continue;
+        };
+        let name = name.trim();
+        match keys::find(name) {
+            Some(key) => layer.take(key, key.parse(text), Origin::Flag),
+            None => layer.problems.push(unknown_key(name, &Origin::Flag)),
+        }
     }
-    Ok(layer)
+    layer
 }
 
-/// Refuses what serde would refuse too, but with the nearest known name.
-fn refuse_unknown_keys(layer: &Figment, path: &Path) -> Result<(), ConfigError> {
-    let data = layer.data().map_err(Box::new)?;
-    let mut names = Vec::new();
-    for dict in data.values() {
-        flatten(dict, "", &mut names);
+/// `name` stands where a key should, and is none.
+pub(super) fn unknown_key(name: &str, origin: &Origin) -> Problem {
+    if let Some((name, what)) = keys::PLANNED.iter().find(|(planned, _)| *planned == name) {
+        return Problem::NotYet { name, origin: origin.to_string(), what };
     }
-    match names.iter().find(|name| keys::find(name).is_none()) {
-        Some(name) => Err(unknown_key(name, &path.display().to_string())),
-        None => Ok(()),
+    if let Some(keys) = keys::table(name) {
+        return Problem::Value { origin: origin.of(name), why: is_a_table(name, &keys) };
     }
-}
-
-fn unknown_key(name: &str, origin: &str) -> ConfigError {
-    ConfigError::UnknownKey {
+    Problem::UnknownKey {
         name: name.into(),
-        origin: origin.into(),
+        origin: origin.to_string(),
         hint: nearest::hint(name, KEYS.iter().map(|key| key.name)),
     }
 }
 
-/// Dotted names of all leaves.
-pub(super) fn flatten(dict: &Dict, prefix: &str, names: &mut Vec<String>) {
-    for (name, value) in dict {
-        let dotted = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-        match value {
-            Value::Dict(_, inner) => flatten(inner, &dotted, names),
-            _ => names.push(dotted),
+/// `proxy` was given a value.
+pub(super) fn is_a_table(name: &str, keys: &[&str]) -> String {
+    let some: Vec<_> = keys.iter().take(3).copied().collect();
+    let more = if keys.len() > some.len() { ", …" } else { "" };
+    format!("{name} is a table of keys, not a key; its keys are {}{more}", some.join(", "))
+}
+
+/// What one source says, or several over each other: values by dotted key.
+#[derive(Debug, Default)]
+pub(super) struct Layer {
+    values: BTreeMap<&'static str, Placed>,
+    pub(super) notices: Notices,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// A value, and where it stands.
+pub(super) struct Placed {
+    pub(super) value: Value,
+    pub(super) origin: Origin,
+}
+
+impl fmt::Debug for Placed {
+    /// Without the value, which may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Placed({})", self.origin)
+    }
+}
+
+/// A place where values stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A configuration file; lines count from 1.
+    File { path: PathBuf, line: usize },
+    /// An environment variable.
+    Variable(String),
+    /// `--set`
+    Flag,
+    /// The file that a `_file` twin names.
+    Secret { path: PathBuf },
+}
+
+impl Origin {
+    /// The place of the key `name`, in a word that leads there.
+    pub(super) fn of(&self, name: &str) -> String {
+        match self {
+            Self::File { .. } | Self::Secret { .. } => format!("{self}: {name}"),
+            Self::Variable(variable) => variable.clone(),
+            Self::Flag => format!("--set {name}"),
         }
     }
 }
 
-/// Values by dotted key as a figment provider.
-struct Layer {
-    name: &'static str,
-    values: std::collections::BTreeMap<&'static str, Value>,
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Variable(variable) => f.write_str(variable),
+            Self::Flag => f.write_str("--set"),
+            Self::Secret { path } => write!(f, "{}", path.display()),
+        }
+    }
 }
 
-impl Provider for Layer {
+impl Layer {
+    /// What was said of `name`, unless that was nothing.
+    pub(super) fn get(&self, name: &str) -> Option<&Placed> {
+        self.values.get(name).filter(|placed| !is_none(&placed.value))
+    }
+
+    pub(super) fn set(&mut self, key: &Key, placed: Placed) {
+        self.values.insert(key.name, placed);
+    }
+
+    /// A value that `origin` gives `key`, or why it cannot be used.
+    pub(super) fn take(&mut self, key: &Key, value: Result<Value, String>, origin: Origin) {
+        match value {
+            Ok(value) => self.set(key, Placed { value, origin }),
+            Err(why) => self.problems.push(Problem::Value { origin: origin.of(key.name), why }),
+        }
+    }
+
+    /// Lays `later` over this one.
+    fn extend(&mut self, later: Layer) {
+        self.values.extend(later.values);
+        self.notices.extend(later.notices);
+        self.problems.extend(later.problems);
+    }
+
+    /// These values over the defaults.
+    fn typed(&self) -> Result<Config, ConfigError> {
+        let figment = Figment::from(Serialized::defaults(Config::default())).merge(self);
+        figment.extract().map_err(|errors| {
+            let problem = |error: figment::Error| {
+                let name = error.path.join(".");
+                let origin = self.values.get(name.as_str()).map(|placed| placed.origin.of(&name));
+                Problem::Value { origin: origin.unwrap_or(name), why: error.kind.to_string() }
+            };
+            ConfigError { problems: errors.into_iter().map(problem).collect() }
+        })
+    }
+}
+
+impl Provider for &Layer {
     fn metadata(&self) -> Metadata {
-        Metadata::named(self.name)
+        Metadata::named("files, environment and flags")
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         let mut dict = Dict::new();
-        for (name, value) in &self.values {
-            env::insert(&mut dict, name, value.clone());
+        for (name, placed) in &self.values {
+            insert(&mut dict, name, placed.value.clone());
         }
         Ok(Profile::Default.collect(dict))
+    }
+}
+
+/// Puts `value` at the dotted `name` inside `dict`.
+fn insert(dict: &mut Dict, name: &str, value: Value) {
+    match name.split_once('.') {
+        None => {
+            dict.insert(name.into(), value);
+        }
+        Some((table, rest)) => {
+            let entry = dict.entry(table.into()).or_insert_with(|| Value::from(Dict::new()));
+            if let Value::Dict(_, inner) = entry {
+                insert(inner, rest, value);
+            }
+        }
     }
 }

@@ -1,27 +1,38 @@
 //! Layered configuration: defaults, files, `INFERNO_*` variables, flags; nothing ignored in silence.
 //!
-//! One table, [`keys::KEYS`], lists every key with its kind and meaning. The environment layer, the
-//! nearest-name hints and the reference are made from it; a test holds it against [`Config`].
+//! One table, [`keys::KEYS`], lists every key with its kind and meaning. The layers
+//! (`file.rs`, `env.rs`, `layers.rs`) read values as it says, each with the place it came from;
+//! figment lays them over the defaults and gives [`Config`]; `rules.rs` says what does not fit
+//! together. The reference and the sample file are made from the same table.
 
-pub mod env;
+mod device;
+mod env;
+mod file;
+mod injected;
 pub mod keys;
+pub mod kind;
 mod layers;
 mod nearest;
-mod ratio;
+mod problem;
 mod reference;
+mod rules;
+mod sample;
 mod schema;
 mod secret;
 mod size;
 
-pub use layers::{ConfigArgs, ConfigError, Setting};
-pub use ratio::Ratio;
+pub use device::Device;
+pub use layers::{ConfigArgs, Setting};
+pub use problem::{ConfigError, Problem};
 pub use reference::reference;
+pub use sample::sample;
 pub use schema::{
     BackendConfig, Config, HealthConfig, LogConfig, LogFormat, NodeConfig, Notices,
     OperationsConfig, OtlpConfig, ProxyConfig, ProxyTimeouts, RegistrationConfig, RoutingConfig,
     RoutingPolicy, TelemetryConfig,
 };
-pub use secret::Secret;
+pub(crate) use secret::read_file as read_secret_file;
+pub use secret::{HIDDEN, Secret};
 pub use size::ByteSize;
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The typed configuration. Every field's meaning and default stand in [`super::keys::KEYS`].
 
-use super::{ByteSize, Ratio, Secret};
+use super::{ByteSize, Device, Secret};
+use crate::registration::secrets::SecretSource;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, path::PathBuf};
@@ -37,6 +38,14 @@ pub struct Notices {
     pub warnings: Vec<String>,
     /// Variables that a container platform injected and nobody meant for us.
     pub injected: Vec<String>,
+}
+
+impl Notices {
+    /// Adds those of another source.
+    pub(super) fn extend(&mut self, more: Self) {
+        self.warnings.extend(more.warnings);
+        self.injected.extend(more.injected);
+    }
 }
 
 /// `node.*`
@@ -86,10 +95,12 @@ pub struct OtlpConfig {
     pub endpoint: Option<String>,
     /// `name=value,…`, sent along.
     pub headers: Option<Secret>,
+    /// The file that holds them.
+    pub headers_file: Option<PathBuf>,
     /// How long one post may take.
     pub timeout_ms: u64,
     /// The share of the traces that begin here which is recorded.
-    pub sample_ratio: Ratio,
+    pub sample_ratio: f64,
 }
 
 /// `operations.*`
@@ -106,6 +117,10 @@ pub struct OperationsConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistrationConfig {
+    /// The shared secret.
+    pub secret: Option<Secret>,
+    /// The file that `secret` was read from.
+    pub secret_file: Option<PathBuf>,
     /// Files that hold the shared secret: the first is sent, all are accepted.
     pub secret_files: Vec<PathBuf>,
     /// Where registered nodes may live.
@@ -189,6 +204,8 @@ pub struct BackendConfig {
     pub advertise: Option<String>,
     /// A catalogue name or the path of a GGUF file.
     pub model: String,
+    /// What computes the model.
+    pub device: Device,
     /// Threads for the model; none: the cores this process may use.
     pub threads: Option<usize>,
     /// Memory for the KV cache; none: a share of what this process may use.
@@ -213,7 +230,13 @@ impl Default for LogConfig {
 
 impl Default for OtlpConfig {
     fn default() -> Self {
-        Self { endpoint: None, headers: None, timeout_ms: 5_000, sample_ratio: Ratio::ALL }
+        Self {
+            endpoint: None,
+            headers: None,
+            headers_file: None,
+            timeout_ms: 5_000,
+            sample_ratio: 1.0,
+        }
     }
 }
 
@@ -226,6 +249,8 @@ impl Default for OperationsConfig {
 impl Default for RegistrationConfig {
     fn default() -> Self {
         Self {
+            secret: None,
+            secret_file: None,
             secret_files: Vec::new(),
             allowed_networks: private_networks(),
             lease_ms: 10_000,
@@ -248,6 +273,23 @@ fn private_networks() -> Vec<IpNet> {
     .iter()
     .filter_map(|network| network.parse().ok())
     .collect()
+}
+
+impl RegistrationConfig {
+    /// Where the shared secrets come from, the one to send first; none: registration is open.
+    pub fn secret_sources(&self) -> Vec<SecretSource> {
+        match (&self.secret_file, &self.secret) {
+            (Some(file), _) => vec![SecretSource::File("registration.secret_file", file.clone())],
+            (None, Some(secret)) => {
+                vec![SecretSource::Value("registration.secret", secret.clone())]
+            }
+            (None, None) => {
+                let file =
+                    |file: &PathBuf| SecretSource::File("registration.secret_files", file.clone());
+                self.secret_files.iter().map(file).collect()
+            }
+        }
+    }
 }
 
 impl Default for HealthConfig {
@@ -282,6 +324,7 @@ impl Default for BackendConfig {
             proxies: Vec::new(),
             advertise: None,
             model: "smollm2-135m-instruct".into(),
+            device: Device::Auto,
             threads: None,
             kv_memory: None,
             max_concurrency: 256,

@@ -61,7 +61,7 @@ impl Registry {
             lease,
             interval: Duration::from_millis(config.health.interval_ms),
             allowed_networks: config.registration.allowed_networks.clone(),
-            loopback_only: config.registration.secret_files.is_empty() && !open,
+            loopback_only: config.registration.secret_sources().is_empty() && !open,
             client: OperationsClient::new(Duration::from_millis(config.health.timeout_ms)),
             connected_peers,
         })

@@ -1,5 +1,6 @@
 //! The shared registration secrets: the first is sent, all are accepted.
 
+use crate::config::{Secret, read_secret_file};
 use std::{fmt, io, path::PathBuf};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -7,29 +8,51 @@ use subtle::{Choice, ConstantTimeEq};
 #[derive(Clone, Default)]
 pub struct Secrets(Vec<String>);
 
-/// A secret file that cannot be used.
+/// Where a secret comes from, and the key that says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// It stands in the configuration.
+    Value(&'static str, Secret),
+    /// It stands in this file, which may change.
+    File(&'static str, PathBuf),
+}
+
+/// A secret that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// It cannot be read.
-    #[error("registration.secret_files: cannot read {}: {source}", path.display())]
+    /// Its file cannot be read.
+    #[error("{key}: cannot read {}: {source}", path.display())]
     Read {
+        /// The key that names the file.
+        key: &'static str,
         /// The file.
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
     },
-    /// It holds nothing, or something no header can carry.
-    #[error("registration.secret_files: {} must hold one line of printable ASCII", path.display())]
-    Form {
+    /// Its file holds nothing, or something no header can carry.
+    #[error("{key}: {} must hold one line of printable ASCII without spaces", path.display())]
+    FileForm {
+        /// The key that names the file.
+        key: &'static str,
         /// The file.
         path: PathBuf,
+    },
+    /// No header can carry it.
+    #[error("{key} must be printable ASCII without spaces")]
+    Form {
+        /// The key.
+        key: &'static str,
     },
 }
 
 impl Secrets {
-    /// Reads one secret a file; a line break at its end is not part of it.
-    pub fn load(files: &[PathBuf]) -> Result<Self, SecretError> {
-        files.iter().map(read).collect::<Result<_, _>>().map(Self)
+    /// Reads one secret a source; a line break at the end of a file is not part of it.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or a secret is nothing that a header can carry.
+    pub fn load(sources: &[SecretSource]) -> Result<Self, SecretError> {
+        sources.iter().map(SecretSource::read).collect::<Result<_, _>>().map(Self)
     }
 
     /// Secrets given as they are.
@@ -62,14 +85,25 @@ impl fmt::Debug for Secrets {
     }
 }
 
-fn read(path: &PathBuf) -> Result<String, SecretError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| SecretError::Read { path: path.clone(), source })?;
-    let secret = text.trim_end_matches(['\r', '\n']);
-    if secret.is_empty() || !secret.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(SecretError::Form { path: path.clone() });
+impl SecretSource {
+    fn read(&self) -> Result<String, SecretError> {
+        match self {
+            Self::Value(_, secret) if can_be_sent(secret.expose()) => {
+                Ok(secret.expose().to_owned())
+            }
+            Self::Value(key, _) => Err(SecretError::Form { key }),
+            Self::File(key, path) => match read_secret_file(path) {
+                Ok(secret) if can_be_sent(&secret) => Ok(secret),
+                Ok(_) => Err(SecretError::FileForm { key, path: path.clone() }),
+                Err(source) => Err(SecretError::Read { key, path: path.clone(), source }),
+            },
+        }
     }
-    Ok(secret.to_owned())
+}
+
+/// Whether a header can carry `secret` (RFC 6750 has less).
+fn can_be_sent(secret: &str) -> bool {
+    !secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]
@@ -84,7 +118,7 @@ mod tests {
         {
             let path = dir.path().join("secret");
             std::fs::write(&path, text).expect("written");
-            let secrets = Secrets::load(&[path]).expect("read");
+            let secrets = Secrets::load(&[SecretSource::File("k", path)]).expect("read");
             assert_eq!(secrets.first(), Some(secret));
             assert!(secrets.accept(secret) && !secrets.accept("other"));
         }
@@ -96,8 +130,9 @@ mod tests {
         let path = dir.path().join("empty");
         std::fs::write(&path, "\n").expect("written");
         for path in [path, dir.path().join("missing")] {
-            let error =
-                Secrets::load(std::slice::from_ref(&path)).expect_err("refused").to_string();
+            let source = SecretSource::File("the.key", path.clone());
+            let error = Secrets::load(&[source]).expect_err("refused").to_string();
+            assert!(error.starts_with("the.key: "), "{error}");
             assert!(error.contains(&path.display().to_string()), "{error}");
         }
         assert_eq!(format!("{:?}", Secrets::from_values(["hunter2"])), "Secrets(1 hidden)");

@@ -54,14 +54,6 @@ pub enum TelemetryError {
         /// Which, from 1.
         nth: usize,
     },
-    /// `telemetry.otlp.endpoint` cannot be used.
-    #[error("telemetry.otlp.endpoint `{endpoint}` {why}")]
-    Endpoint {
-        /// What it is.
-        endpoint: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
     /// `telemetry.otlp.endpoint` is HTTPS and nobody is trusted.
     #[error(
         "telemetry.otlp.endpoint is https, and this system has no certificate authorities; set SSL_CERT_FILE"
