@@ -130,7 +130,8 @@ async fn send_raw(server: SocketAddr, bytes: &str) {
     let mut stream = TcpStream::connect(server).await.expect("it listens");
     stream.write_all(bytes.as_bytes()).await.expect("sent");
     stream.shutdown().await.ok();
-    let answered = stream.read_to_end(&mut Vec::new());
+    let mut answer = Vec::new();
+    let answered = stream.read_to_end(&mut answer);
     // A reset is an answer too.
     drop(tokio::time::timeout(inferno_tests::PATIENCE, answered).await.expect("in time"));
 }
