@@ -86,10 +86,10 @@ fn log_lines(form: &str) {
     };
     let id = http::HeaderValue::from_static("req-0123456789abcdef-1f");
     // The first line pays for what is set up once.
-    line.log(&request::span(Some(&id), &Hop::receive(None)));
+    line.log(&request::span(&id, &Hop::receive(None)));
     let (began, cpu_before) = (Instant::now(), cpu());
     for _ in 0..LINES {
-        line.log(&request::span(Some(&id), &Hop::receive(None)));
+        line.log(&request::span(&id, &Hop::receive(None)));
     }
     let wall = began.elapsed();
     // What waits is written now, and is part of the cost.

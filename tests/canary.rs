@@ -5,6 +5,7 @@
 //! request id, which is logged.
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -210,8 +211,14 @@ impl Stage {
         fleet.add_backend(&[settings[0], settings[1], &proxies]);
         let model = model_with_failing_template(folder.path());
         let model = format!("backend.model={}", model.display());
-        let failing =
-            [settings[0], settings[1], &model, "backend.threads=1", "backend.kv_memory=128MiB"];
+        let failing = [
+            settings[0],
+            settings[1],
+            &model,
+            "backend.threads=1",
+            "backend.kv_memory=128MiB",
+            "backend.context_max=1024",
+        ];
         let failing = start_backend("failing", &failing);
         let registration = tokio::time::timeout(inferno_tests::PATIENCE, overheard).await;
         let registration = registration.expect("in time").expect("a registration");
@@ -255,26 +262,15 @@ impl Stage {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn neither_prompt_nor_output_nor_secret_is_ever_told() {
     let mut stage = Stage::set().await;
     let client = Client::new();
-    let headers = headers();
-    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    for server in stage.traffic() {
-        for body in bodies() {
-            for path in ["/v1/completions", "/v1/chat/completions"] {
-                client.post_with(server, path, &headers, body.clone()).await;
-            }
-        }
-        for request in raw_requests() {
-            send_raw(server, &request).await;
-        }
-    }
+    join_all(stage.traffic().map(post_bodies)).await;
+    let raw = raw_requests();
+    let servers = [stage.traffic(), stage.operations()].concat();
+    join_all(servers.iter().flat_map(|server| raw.iter().map(|raw| send_raw(*server, raw)))).await;
     for server in stage.operations() {
-        for request in raw_requests() {
-            send_raw(server, &request).await;
-        }
         for body in registrations(&stage.token) {
             for secret in [SECRET, CANARY] {
                 let secret = format!("Bearer {secret}");
@@ -298,6 +294,17 @@ async fn neither_prompt_nor_output_nor_secret_is_ever_told() {
     {
         let found = told.lines().find(|line| line.to_lowercase().contains(&text.to_lowercase()));
         assert_eq!(found, None, "{what} was told");
+    }
+}
+
+/// Posts every body to both endpoints, with every header.
+async fn post_bodies(server: SocketAddr) {
+    let (client, headers) = (Client::new(), headers());
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    for body in bodies() {
+        for path in ["/v1/completions", "/v1/chat/completions"] {
+            client.post_with(server, path, &headers, body.clone()).await;
+        }
     }
 }
 

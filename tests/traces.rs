@@ -1,5 +1,6 @@
 //! Spans at an OpenTelemetry collector: a real one's port and protocol (OTLP over HTTP, protobuf), with
-//! a collector of ours behind it, for the real one cannot be had here.
+//! a collector of ours behind it, for the real one cannot be had here. Waiting for a process blocks a
+//! thread, and the collector must go on meanwhile: hence two.
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -132,7 +133,7 @@ async fn complete(fleet: &Fleet, headers: &[(&str, &str)]) -> String {
     answer["choices"][0]["text"].as_str().expect("text").to_owned()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_spans_of_a_request_are_one_tree_without_content() {
     let collector = Collector::default();
     let address = collector.start().await;
@@ -183,7 +184,7 @@ async fn the_spans_of_a_request_are_one_tree_without_content() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_began_the_trace_decides_and_else_the_ratio() {
     let collector = Collector::default();
     let address = collector.start().await;
@@ -208,7 +209,7 @@ async fn whoever_began_the_trace_decides_and_else_the_ratio() {
     assert_eq!(traces.len(), 6);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_end_of_a_process_sends_its_last_spans() {
     let collector = Collector::default();
     let address = collector.start().await;
@@ -231,7 +232,7 @@ fn count_lines(process: &Process, text: &str) -> usize {
     process.log().lines().filter(|line| line.contains(text)).count()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collector_that_is_down_costs_one_warning_and_no_request() {
     let unused = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = unused.local_addr().expect("bound");
@@ -256,7 +257,7 @@ async fn a_collector_that_is_down_costs_one_warning_and_no_request() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collector_that_comes_back_is_used_again() {
     let collector = Collector::default();
     *collector.refusing.lock().expect("no panic") = true;
@@ -272,7 +273,7 @@ async fn a_collector_that_comes_back_is_used_again() {
     assert_eq!(counter(fleet.operations, "inferno_spans_dropped_total").await, 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collector_that_never_answers_holds_neither_a_request_nor_the_end_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");

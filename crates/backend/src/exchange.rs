@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Request, StatusCode};
 use inferno_engine::{Finish, Timings};
 use inferno_shared::telemetry::{
     request::{self, RequestLine},
+    request_id,
     spans::{self, Hop, Record, Side},
     trace_context::TraceParent,
 };
@@ -61,7 +62,7 @@ impl Endpoint {
 pub struct Exchange {
     endpoint: &'static Endpoint,
     method: &'static str,
-    request_id: Option<HeaderValue>,
+    request_id: HeaderValue,
     hop: Hop,
     span: Span,
     started: Instant,
@@ -77,12 +78,12 @@ impl Exchange {
     /// A request has come.
     pub fn begin<B>(request: &Request<B>) -> Self {
         let endpoint = Endpoint::of(request.uri().path());
-        let request_id = request.headers().get(&REQUEST_ID).cloned();
+        let request_id = request_id::choose(request.headers().get(&REQUEST_ID));
         let hop = Hop::receive(TraceParent::of(request.headers()).map(|(parent, _)| parent));
         Self {
             endpoint,
             method: spans::method(request.method()),
-            span: request::span(request_id.as_ref(), &hop),
+            span: request::span(&request_id, &hop),
             request_id,
             hop,
             started: Instant::now(),
@@ -103,7 +104,7 @@ impl Exchange {
     }
 
     /// The id to echo.
-    pub fn request_id(&self) -> Option<HeaderValue> {
+    pub fn request_id(&self) -> HeaderValue {
         self.request_id.clone()
     }
 

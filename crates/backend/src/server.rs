@@ -128,9 +128,7 @@ impl Service {
         let exchange = Exchange::begin(&request);
         let (span, request_id) = (exchange.span(), exchange.request_id());
         let mut response = self.respond(request, exchange).instrument(span).await;
-        if let Some(request_id) = request_id {
-            response.headers_mut().insert(&REQUEST_ID, request_id);
-        }
+        response.headers_mut().insert(&REQUEST_ID, request_id);
         response
     }
 

@@ -2,14 +2,13 @@
 //! on whichever way the request ended. Neither prompts nor answers, nor anything else that a client
 //! wrote freely, come in here: a model is named only if a backend announced it.
 
-use crate::{
-    attempt::Attempts, error::RequestError, metrics::ProxyMetrics, request_id, route::Route,
-};
+use crate::{attempt::Attempts, error::RequestError, metrics::ProxyMetrics, route::Route};
 use http::{HeaderValue, StatusCode};
 use inferno_shared::{
     metrics::RequestGuard,
     telemetry::{
         request::{self, RequestLine},
+        request_id,
         spans::{self, Hop, Side},
         trace_context::TraceParent,
     },
@@ -55,7 +54,7 @@ impl Exchange {
         Self {
             metrics: Arc::clone(metrics),
             guard: metrics.node.request_started(),
-            span: request::span(Some(&request_id), &hop),
+            span: request::span(&request_id, &hop),
             request_id,
             route,
             tracestate: tracestate.flatten(),

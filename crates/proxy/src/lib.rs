@@ -23,7 +23,6 @@ mod headers;
 mod metrics;
 mod models;
 mod relay;
-mod request_id;
 mod route;
 mod routing;
 mod run;

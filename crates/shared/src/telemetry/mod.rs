@@ -2,7 +2,7 @@
 //!
 //! - [`filter`]: what is logged; a limit on libraries that no configuration moves.
 //! - [`format`]: a line for people or as JSON. [`writer`]: its way to standard error, which nobody waits for.
-//! - [`request`]: the line each request leaves. [`panics`]: the line a panic leaves.
+//! - [`request`]: the line each request leaves. [`request_id`]: what it is called. [`panics`]: the line a panic leaves.
 //! - [`trace_context`]: `traceparent` and `tracestate`. [`spans`]: a request's place in its trace.
 //!   [`otlp`]: to a collector.
 //! - [`metrics`]: what all of it counts.
@@ -13,6 +13,7 @@ mod metrics;
 mod otlp;
 mod panics;
 pub mod request;
+pub mod request_id;
 pub mod spans;
 pub mod trace_context;
 mod writer;

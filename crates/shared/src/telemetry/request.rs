@@ -31,7 +31,7 @@ pub const SPAN_FIELDS: &[Field] = &[
     field(
         "request_id",
         "both",
-        "`x-request-id`: the client's if it was 1-128 of `[A-Za-z0-9._-]`, else the proxy's",
+        "`x-request-id`: the client's if it was 1-128 of `[A-Za-z0-9._-]`, else a new one",
     ),
     field("trace_id", "both", "the trace of `traceparent`, or a new one"),
 ];
@@ -56,7 +56,7 @@ pub const FIELDS: &[Field] = &[
     field("ttfb_ms", "proxy", "to the header of the answer"),
     field("queue_ms", "backend", "from submission to the first step"),
     field("ttft_ms", "backend", "to the first token"),
-    field("prompt_tokens", "backend", "tokens of the prompt, if the generation came to its end"),
+    field("prompt_tokens", "backend", "tokens of the prompt, once it was read"),
     field("completion_tokens", "backend", "tokens generated"),
     field("request_bytes", "both", "the request's body"),
     field("response_bytes", "both", "the answer's body, as much of it as was sent"),
@@ -117,8 +117,8 @@ impl RequestLine {
 
 /// The span in which a request is worked on. It is there whatever `log.level` says of the lines in
 /// it: an error without its request's id would be worth little.
-pub fn span(request_id: Option<&HeaderValue>, hop: &Hop) -> Span {
-    let request_id = request_id.and_then(|id| id.to_str().ok());
+pub fn span(request_id: &HeaderValue, hop: &Hop) -> Span {
+    let request_id = request_id.to_str().unwrap_or_default();
     tracing::error_span!(target: TARGET, "request", request_id, trace_id = %hop.trace_id())
 }
 
@@ -178,11 +178,17 @@ mod tests {
     }
 
     #[test]
+    fn the_page_of_documentation_has_the_table() {
+        let page = include_str!("../../../../docs/logs.md");
+        assert!(page.contains(&reference()), "docs/logs.md must contain:\n{}", reference());
+    }
+
+    #[test]
     fn the_table_names_the_fields_there_are_in_their_order() {
         let names = Names::default();
         let subscriber = tracing_subscriber::registry().with(names.clone());
         tracing::subscriber::with_default(subscriber, || {
-            let span = span(None, &Hop::receive(None));
+            let span = span(&HeaderValue::from_static("a"), &Hop::receive(None));
             RequestLine::default().log(&span);
         });
         let table = SPAN_FIELDS.iter().chain(FIELDS).map(|field| field.name);
