@@ -94,10 +94,12 @@ async fn an_error_and_a_client_that_left_are_told_by_their_line() {
     let backend = line_of(&fleet.backends[0].process, "bad").await;
     assert_eq!((&backend["status"], &backend["error"]), (&json!(400), &json!("invalid_type")));
     let headers = [("x-request-id", "nowhere")];
-    client.post_with(fleet.traffic, "/v1/nowhere/at/all", &headers, "{}").await.error(400);
+    let refused = client.post_with(fleet.traffic, "/v1/nowhere/at/all", &headers, "{}").await;
+    refused.error(400);
     let proxy = line_of(&fleet.proxy, "nowhere").await;
     assert_eq!((&proxy["route"], &proxy["status"]), (&json!("passthrough"), &json!(400)));
     assert_eq!(proxy["error"], "missing_required_parameter");
+    assert_eq!(proxy["response_bytes"], refused.body.len());
     let endless = json!({"model": MODEL, "prompt": "Once", "max_tokens": 8_000, "stream": true,
         "ignore_eos": true});
     let mut events = client.stream(fleet.traffic, "/v1/completions", &endless).await;

@@ -100,6 +100,7 @@ impl Gateway {
             Ok(()) => {}
             Err(Interruption::Refused(error)) => {
                 exchange.failed(&error);
+                exchange.line.response_bytes = error.body().len() as u64;
                 client.refuse(&error, &exchange.request_id).await.ok()?;
             }
             Err(Interruption::Told(error)) => exchange.failed(&error),

@@ -108,8 +108,8 @@ impl RequestLine {
             ttft_ms = self.ttft.map(millis),
             prompt_tokens = self.prompt_tokens,
             completion_tokens = self.completion_tokens,
-            request_bytes = self.request_bytes,
-            response_bytes = self.response_bytes,
+            request_bytes = some(self.request_bytes),
+            response_bytes = some(self.response_bytes),
             "request"
         );
     }
@@ -120,6 +120,11 @@ impl RequestLine {
 pub fn span(request_id: &HeaderValue, hop: &Hop) -> Span {
     let request_id = request_id.to_str().unwrap_or_default();
     tracing::error_span!(target: TARGET, "request", request_id, trace_id = %hop.trace_id())
+}
+
+/// A count, if there was anything to count.
+fn some(count: u64) -> Option<u64> {
+    (count > 0).then_some(count)
 }
 
 /// Milliseconds to the microsecond.

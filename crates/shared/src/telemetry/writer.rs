@@ -7,8 +7,8 @@
 //! not mix.
 //!
 //! Own code, and not `tracing-appender`: its limit counts lines and not bytes, it has no flush, it does
-//! not count what a broken pipe swallowed, and at the end it says that it could not finish by
-//! writing to the very stream that is stuck, without a limit.
+//! not count what a broken pipe swallowed, and it says on standard output, which is not a log's to
+//! write to, that it could not finish.
 
 use super::metrics::LINES_DROPPED;
 use std::{
