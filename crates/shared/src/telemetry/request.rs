@@ -116,10 +116,10 @@ impl RequestLine {
 }
 
 /// The span in which a request is worked on. It is there whatever `log.level` says of the lines in
-/// it: an error without its request's id would be worth little.
+/// it, and of [`TARGET`]: an error without its request's id would be worth little.
 pub fn span(request_id: &HeaderValue, hop: &Hop) -> Span {
     let request_id = request_id.to_str().unwrap_or_default();
-    tracing::error_span!(target: TARGET, "request", request_id, trace_id = %hop.trace_id())
+    tracing::error_span!("request", request_id, trace_id = %hop.trace_id())
 }
 
 /// A count, if there was anything to count.
@@ -188,17 +188,30 @@ mod tests {
         assert!(page.contains(&reference()), "docs/logs.md must contain:\n{}", reference());
     }
 
-    #[test]
-    fn the_table_names_the_fields_there_are_in_their_order() {
+    /// The fields of a request's span and line that `level` lets through.
+    fn logged_at(level: &str) -> Vec<&'static str> {
         let names = Names::default();
-        let subscriber = tracing_subscriber::registry().with(names.clone());
+        let directives = crate::telemetry::filter::directives(level).expect("directives");
+        let subscriber = tracing_subscriber::registry().with(directives).with(names.clone());
         tracing::subscriber::with_default(subscriber, || {
             let span = span(&HeaderValue::from_static("a"), &Hop::receive(None));
             RequestLine::default().log(&span);
         });
-        let table = SPAN_FIELDS.iter().chain(FIELDS).map(|field| field.name);
         let logged = std::mem::take(&mut *names.0.lock().expect("names"));
-        let logged = logged.into_iter().filter(|name| *name != "message");
-        assert_eq!(table.collect::<Vec<_>>(), logged.collect::<Vec<_>>());
+        logged.into_iter().filter(|name| *name != "message").collect()
+    }
+
+    #[test]
+    fn the_table_names_the_fields_there_are_in_their_order() {
+        let table = SPAN_FIELDS.iter().chain(FIELDS).map(|field| field.name);
+        assert_eq!(table.collect::<Vec<_>>(), logged_at("info"));
+    }
+
+    #[test]
+    fn who_wants_no_request_lines_keeps_the_ids_in_the_others() {
+        let ids: Vec<_> = SPAN_FIELDS.iter().map(|field| field.name).collect();
+        for level in ["info,inferno::request=off", "error"] {
+            assert_eq!(logged_at(level), ids, "{level}");
+        }
     }
 }
