@@ -140,7 +140,7 @@ impl Service {
             }
             Ok(Reply::Events(answer, generation)) => {
                 exchange.streams();
-                event_stream(Stream::new(answer, generation, exchange))
+                event_stream(Stream::new(*answer, generation, exchange))
             }
             Err(error) => self.refuse(&error, &mut exchange),
         }
@@ -212,7 +212,7 @@ impl Service {
         let (answer, generation) = self.submit(body, created, prepare).await?;
         exchange.submitted(&self.engine.info().id, answer.request.prompt.len());
         if answer.streams() {
-            return Ok(Reply::Events(answer, generation));
+            return Ok(Reply::Events(Box::new(answer), generation));
         }
         Ok(Reply::Whole(answer.whole(generation, exchange).await?))
     }
@@ -279,7 +279,7 @@ enum Reply {
     /// One JSON object.
     Whole(Bytes),
     /// Events, as they come.
-    Events(Answer, Generation),
+    Events(Box<Answer>, Generation),
 }
 
 impl Reply {

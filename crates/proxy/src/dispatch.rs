@@ -83,9 +83,8 @@ impl Dispatcher {
         self.pool.retain(&members);
         let mut candidates = candidates(&members, route.model)?;
         let mut unanswered = 0;
-        loop {
-            // The list is not empty: it was not at first, and the last candidate's failure is final.
-            let Some(chosen) = self.policy.pick(route, &candidates) else { break };
+        // The list is not empty: it was not at first, and the last candidate's failure is final.
+        while let Some(chosen) = self.policy.pick(route, &candidates) {
             let node = candidates.remove(chosen);
             let in_flight = node.load.acquire();
             let mut attempt = attempts.begin(&node);

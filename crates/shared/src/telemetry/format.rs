@@ -88,7 +88,7 @@ where
         let (dim, plain) = if colours { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
         let level = event.metadata().level();
         let colour = if colours { colour(*level) } else { "" };
-        write!(line, "{dim}{}{plain} {colour}{level:<5}{plain} ", TimeOfDay)?;
+        write!(line, "{dim}{TimeOfDay}{plain} {colour}{level:<5}{plain} ")?;
         write_escaped(&mut line, &fields.message)?;
         line.write_str(&fields.text)?;
         write_spans(context, &mut line)?;

@@ -184,11 +184,10 @@ impl Collector {
         if self.away.swap(away, Relaxed) == away {
             return;
         }
-        match outcome {
-            Err(reason) => {
-                tracing::warn!(%reason, "the OpenTelemetry collector takes no spans; they are dropped and counted")
-            }
-            Ok(()) => tracing::info!("the OpenTelemetry collector takes spans again"),
+        if let Err(reason) = outcome {
+            tracing::warn!(%reason, "the OpenTelemetry collector takes no spans; they are dropped and counted");
+        } else {
+            tracing::info!("the OpenTelemetry collector takes spans again");
         }
     }
 }
