@@ -10,18 +10,16 @@ use inferno_shared::config::Device;
 )]
 pub struct DeviceError(pub(crate) Device);
 
-/// Says in the log what computes, and why.
+/// Why the processor computes, which is all that this build has.
 ///
 /// # Errors
 /// If that is asked for which is not there.
-pub(crate) fn choose(asked: Device) -> Result<(), DeviceError> {
-    let why = match asked {
-        Device::Auto => "backend.device is auto and this program was built without CUDA",
-        Device::Cpu => "backend.device is cpu",
-        Device::Cuda(_) => return Err(DeviceError(asked)),
-    };
-    tracing::info!(device = "cpu", why, "device chosen");
-    Ok(())
+pub(crate) fn choose(asked: Device) -> Result<&'static str, DeviceError> {
+    match asked {
+        Device::Auto => Ok("backend.device is auto, and this program was built without CUDA"),
+        Device::Cpu => Ok("backend.device is cpu"),
+        Device::Cuda(_) => Err(DeviceError(asked)),
+    }
 }
 
 #[cfg(test)]

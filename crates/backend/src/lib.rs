@@ -114,7 +114,8 @@ pub struct RunningBackend {
 /// [`BackendError`] says what to change.
 pub async fn start(config: &Config) -> Result<RunningBackend, BackendError> {
     let began = Instant::now();
-    device::choose(config.backend.device)?;
+    let why = device::choose(config.backend.device)?;
+    tracing::info!(device = "cpu", why, "device chosen");
     let traffic = listener::bind(config.backend.listen, "backend.listen")?;
     let operations = listener::bind(config.operations.addr, "operations.addr")?;
     let secrets = Secrets::load(&config.registration.secret_sources())?;
@@ -236,6 +237,27 @@ async fn refuse_unreachable(config: &Config) -> Result<(), BackendError> {
             });
         }
     }
+    Ok(())
+}
+
+/// What a backend would refuse of `config` at its start, as far as it shows without starting. Names
+/// of proxies are looked up.
+pub fn check(config: &Config) -> Vec<BackendError> {
+    let reachable = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(BackendError::from)
+        .and_then(|runtime| runtime.block_on(refuse_unreachable(config)));
+    let device = device::choose(config.backend.device).map(drop).map_err(BackendError::from);
+    [device, reachable].into_iter().filter_map(Result::err).collect()
+}
+
+/// Whether the model of `config` is on this machine.
+///
+/// # Errors
+/// If it is not.
+pub fn check_model(config: &Config) -> Result<(), BackendError> {
+    ModelStore::open_default()?.resolve(&config.backend.model)?;
     Ok(())
 }
 

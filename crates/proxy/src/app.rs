@@ -9,6 +9,7 @@ use crate::{
     error::{Interruption, RequestError},
     exchange::Exchange,
     headers::{self, REQUEST_ID},
+    limits::Requests,
     metrics::ProxyMetrics,
     models, relay,
     route::Route,
@@ -18,10 +19,7 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use inferno_shared::{
-    MetricsCollector,
-    config::{ProxyConfig, ProxyTimeouts},
-};
+use inferno_shared::config::{ProxyConfig, ProxyTimeouts};
 use pingora_core::{apps::ReusedHttpStream, protocols::http::ServerSession, server::ShutdownWatch};
 use pingora_http::RequestHeader;
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -30,6 +28,7 @@ use tracing::Instrument;
 /// What all requests share.
 pub(crate) struct Gateway {
     bodies: Bodies,
+    requests: Requests,
     dispatcher: Dispatcher,
     timeouts: ProxyTimeouts,
     metrics: Arc<ProxyMetrics>,
@@ -38,24 +37,21 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     /// A gateway to `fleet`. Requests run until `drain` cuts them.
-    ///
-    /// # Errors
-    /// If another gateway registered its metrics with the same collector.
     pub(crate) fn new(
         config: &ProxyConfig,
         fleet: Arc<dyn Fleet>,
-        metrics: &Arc<MetricsCollector>,
+        metrics: Arc<ProxyMetrics>,
         drain: Arc<Drain>,
-    ) -> prometheus::Result<Self> {
-        let metrics = ProxyMetrics::new(metrics, Arc::clone(&fleet))?;
+    ) -> Self {
         let policy = routing::policy(config.routing.policy);
-        Ok(Self {
+        Self {
             bodies: Bodies::new(config),
-            dispatcher: Dispatcher::new(fleet, policy, &config.timeouts, Arc::clone(&metrics)),
+            requests: Requests::new(&config.limits),
+            dispatcher: Dispatcher::new(fleet, policy, config, Arc::clone(&metrics)),
             timeouts: config.timeouts.clone(),
             metrics,
             drain,
-        })
+        }
     }
 
     /// Serves the next request of a connection; the connection, if another may follow.
@@ -122,6 +118,7 @@ impl Gateway {
         client: &mut Client,
         exchange: &mut Exchange,
     ) -> Result<(), Interruption> {
+        let _place = self.requests.admit()?;
         admit(client, exchange.route)?;
         if exchange.route == Route::Models {
             return self.list_models(client, exchange).await;

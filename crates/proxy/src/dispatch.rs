@@ -3,8 +3,9 @@
 //! - A node that failed is not asked again for the same request.
 //! - A connection that could not be made cost the backend nothing: the next candidate is asked.
 //! - A backend that took the request and ended the connection without a byte may have begun on it.
-//!   Generation changes nothing there, so for the endpoints we know it is asked of one other
-//!   backend: once, for a request that kills backends must not go round the fleet.
+//!   Generation changes nothing there, so for the endpoints we know it is asked of
+//!   `proxy.retry.replays_max` others: few, for a request that kills backends must not go round the
+//!   fleet.
 //! - Whoever has answered a byte, or is merely slow, is not overtaken.
 
 use crate::{
@@ -18,15 +19,10 @@ use crate::{
 };
 use http::HeaderValue;
 use inferno_shared::{
-    config::ProxyTimeouts,
+    config::{ProxyConfig, ProxyRetry},
     membership::{InFlight, NodeView, Snapshot},
 };
 use std::{sync::Arc, time::Duration};
-
-/// Most backends asked for one request.
-const ATTEMPTS_MAX: u32 = 4;
-/// Most of them that may have begun on it without answering: the first, and one more.
-const UNANSWERED_MAX: usize = 2;
 
 /// Brings requests to backends.
 pub(crate) struct Dispatcher {
@@ -35,6 +31,7 @@ pub(crate) struct Dispatcher {
     pool: Pool,
     connect: Duration,
     first_byte: Duration,
+    retry: ProxyRetry,
     metrics: Arc<ProxyMetrics>,
 }
 
@@ -58,12 +55,18 @@ impl Dispatcher {
     pub(crate) fn new(
         fleet: Arc<dyn Fleet>,
         policy: Box<dyn Policy>,
-        timeouts: &ProxyTimeouts,
+        config: &ProxyConfig,
         metrics: Arc<ProxyMetrics>,
     ) -> Self {
-        let connect = Duration::from_millis(timeouts.connect_ms);
-        let first_byte = Duration::from_millis(timeouts.first_byte_ms);
-        Self { fleet, policy, pool: Pool::default(), connect, first_byte, metrics }
+        Self {
+            fleet,
+            policy,
+            pool: Pool::default(),
+            connect: Duration::from_millis(config.timeouts.connect_ms),
+            first_byte: Duration::from_millis(config.timeouts.first_byte_ms),
+            retry: config.retry.clone(),
+            metrics,
+        }
     }
 
     /// The members now.
@@ -99,10 +102,11 @@ impl Dispatcher {
             unanswered += usize::from(error.retry() == Retry::Replay);
             let safe = match error.retry() {
                 Retry::Free => true,
-                Retry::Replay => outgoing.replayable && unanswered < UNANSWERED_MAX,
+                Retry::Replay => outgoing.replayable && unanswered <= self.retry.replays_max,
                 Retry::No => false,
             };
-            if !safe || candidates.is_empty() || attempts.count == ATTEMPTS_MAX {
+            if !safe || candidates.is_empty() || attempts.count as usize == self.retry.attempts_max
+            {
                 return Err(error.into());
             }
             self.metrics.retries.inc();
@@ -225,8 +229,8 @@ mod tests {
     async fn who_took_the_request_and_cannot_be_reached_any_more_may_have_begun_on_it() {
         let metrics = ProxyMetrics::new(&MetricsCollector::new(), Arc::new(Nobody)).expect("new");
         let policy = crate::routing::policy(RoutingPolicy::RoundRobin);
-        let timeouts = ProxyTimeouts::default();
-        let dispatcher = Dispatcher::new(Arc::new(Nobody), policy, &timeouts, metrics);
+        let config = ProxyConfig::default();
+        let dispatcher = Dispatcher::new(Arc::new(Nobody), policy, &config, metrics);
         // TCP goes to one host, so the system refuses this address without asking anyone.
         let node = node((Ipv4Addr::BROADCAST, 9).into());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a listener");

@@ -33,6 +33,8 @@ pub(crate) enum RequestError {
     BodyTooLarge { limit: u64 },
     #[error("request bodies together over {limit} bytes")]
     BodiesExhausted { limit: u64 },
+    #[error("{limit} requests are in progress (proxy.limits.requests_max)")]
+    RequestsExhausted { limit: usize },
     #[error("request body is not JSON: {detail}")]
     MalformedJson { detail: String },
     #[error("required parameter {param} is missing")]
@@ -77,9 +79,10 @@ impl RequestError {
             Self::UnknownPath | Self::UnknownModel { .. } => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodiesExhausted { .. } | Self::NoBackends | Self::ModelUnavailable { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::BodiesExhausted { .. }
+            | Self::RequestsExhausted { .. }
+            | Self::NoBackends
+            | Self::ModelUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             // Nobody has seen the request: what is missing is capacity, and a retry is safe.
             Self::Upstream(
                 UpstreamError::ConnectRefused
@@ -103,7 +106,7 @@ impl RequestError {
             Self::UnknownPath => "unknown_url",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::BodyTooLarge { .. } => "request_too_large",
-            Self::BodiesExhausted { .. } => "overloaded",
+            Self::BodiesExhausted { .. } | Self::RequestsExhausted { .. } => "overloaded",
             Self::MalformedJson { .. } => "malformed_json",
             Self::MissingParameter { .. } => "missing_required_parameter",
             Self::WrongType { .. } => "invalid_type",
@@ -137,6 +140,9 @@ impl RequestError {
             }
             Self::BodiesExhausted { .. } => {
                 "Too many large requests are being processed; try again shortly.".into()
+            }
+            Self::RequestsExhausted { .. } => {
+                "Too many requests are being processed; try again shortly.".into()
             }
             Self::MalformedJson { detail } => {
                 format!("The request body is not a valid JSON object: {detail}.")

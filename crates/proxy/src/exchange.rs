@@ -111,7 +111,6 @@ impl Exchange {
         let record = record
             .named(path.map_or(self.method.into(), |path| format!("{} {path}", self.method)))
             .with("http.request.method", self.method)
-            .with("url.scheme", "http")
             .with_some("http.route", path)
             .with("http.response.status_code", i64::from(self.line.status))
             .with("http.request.body.size", spans::integer(self.line.request_bytes))

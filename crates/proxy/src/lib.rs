@@ -1,7 +1,7 @@
 //! Inferno's gateway: OpenAI-compatible requests in, one ready backend out, its answer back.
 //!
 //! It is an app of our own over `pingora_core`: Pingora listens, validates and frames what clients
-//! send (HTTP/1 and h2c), and everything between a request and its answer is here. Pingora's
+//! send (HTTP/1, HTTP/2, with TLS and without), and everything between a request and its answer is here. Pingora's
 //! `ProxyHttp` is not used, because routing by the model in a body needs the whole body, of any size.
 //!
 //! It is *not* where backends register (that is `inferno_shared`, on the operations port), and it
@@ -20,6 +20,7 @@ mod envelope;
 mod error;
 mod exchange;
 mod headers;
+mod limits;
 mod metrics;
 mod models;
 mod relay;
@@ -28,9 +29,10 @@ mod routing;
 mod run;
 mod server;
 mod stream;
+pub mod tls;
 mod unwritten;
 mod upstream;
 
 pub use routing::Fleet;
-pub use run::{ProxyError, RunningProxy, SERVICE, run_blocking, start};
+pub use run::{ProxyError, RunningProxy, SERVICE, check, run_blocking, start};
 pub use server::{TrafficError, TrafficServer};

@@ -25,6 +25,8 @@ pub(crate) struct ProxyMetrics {
     upstream_errors: IntCounterVec,
     /// Requests sent to another backend after one failed.
     pub(crate) retries: IntCounter,
+    /// Connections closed because too many were open.
+    pub(crate) connections_refused: IntCounter,
 }
 
 impl ProxyMetrics {
@@ -44,11 +46,16 @@ impl ProxyMetrics {
         let duration =
             HistogramVec::new(duration.buckets(DURATION_BUCKETS_S.to_vec()), &["route"])?;
         registry.register(Box::new(duration.clone()))?;
-        let retries = IntCounter::new(
+        let retries = counter(
+            registry,
             "inferno_proxy_retries_total",
             "Requests sent to another backend after one failed.",
         )?;
-        registry.register(Box::new(retries.clone()))?;
+        let connections_refused = counter(
+            registry,
+            "inferno_proxy_connections_refused_total",
+            "Connections closed at once because proxy.limits.connections_max were open.",
+        )?;
         registry.register(Box::new(InFlightByBackend::new(fleet)?))?;
         let upstream_errors = counters(
             registry,
@@ -71,6 +78,7 @@ impl ProxyMetrics {
             duration,
             upstream_errors,
             retries,
+            connections_refused,
         }))
     }
 
@@ -84,6 +92,12 @@ impl ProxyMetrics {
     pub(crate) fn upstream_error(&self, kind: &'static str) {
         self.upstream_errors.with_label_values(&[kind]).inc();
     }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
 }
 
 fn counters(

@@ -1,6 +1,10 @@
 //! A whole proxy: the traffic port, the operations port, and the registry between them.
 
-use crate::server::{TrafficError, TrafficServer};
+use crate::{
+    limits,
+    server::{TrafficError, TrafficServer},
+    tls::{self, TlsError},
+};
 use inferno_shared::{
     Config, MetricsCollector, OperationsServer,
     identity::NodeIdentity,
@@ -74,6 +78,11 @@ pub async fn start(config: &Config) -> Result<RunningProxy, ProxyError> {
     Ok(RunningProxy { traffic, operations, traffic_server, operations_server, metrics })
 }
 
+/// What a proxy would refuse of `config` at its start: certificates and keys that cannot be used.
+pub fn check(config: &Config) -> Vec<TlsError> {
+    tls::check(&config.proxy.tls).err().into_iter().collect()
+}
+
 impl RunningProxy {
     /// Says so in `/health`, stops accepting, lets what runs finish within
     /// `proxy.drain_timeout_ms`, and ends.
@@ -94,6 +103,7 @@ impl RunningProxy {
 /// # Errors
 /// Those of [`start`], and if the system refuses a runtime or a signal handler.
 pub fn run_blocking(config: &Config) -> Result<(), ProxyError> {
+    limits::make_room_for_files(&config.proxy.limits);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let asked_to_stop = shutdown::requested();

@@ -4,7 +4,15 @@
 //! or not something runs, and then cuts what does. Its `Service` does neither: it accepts until it
 //! is told to stop, and what it accepted is ours to count.
 
-use crate::{app::Gateway, drain::Drain, routing::Fleet, unwritten::Noting};
+use crate::{
+    app::Gateway,
+    drain::Drain,
+    limits::Connections,
+    metrics::ProxyMetrics,
+    routing::Fleet,
+    tls::{Tls, TlsError},
+    unwritten::Noting,
+};
 use async_trait::async_trait;
 use inferno_shared::{
     MetricsCollector,
@@ -42,6 +50,9 @@ pub enum TrafficError {
     /// The listener does not know its own address.
     #[error("traffic listener: {0}")]
     Listener(#[from] io::Error),
+    /// The certificate or key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A second gateway in the same collector.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -62,7 +73,7 @@ impl TrafficServer {
     /// runtime. What is served is counted in `metrics`.
     ///
     /// # Errors
-    /// If the address cannot be had.
+    /// If the address cannot be had, or a certificate or key not be used.
     ///
     /// # Panics
     /// Outside a Tokio runtime.
@@ -72,12 +83,15 @@ impl TrafficServer {
         metrics: &Arc<MetricsCollector>,
     ) -> Result<Self, TrafficError> {
         let drain = Arc::<Drain>::default();
-        let gateway = Arc::new(Gateway::new(config, fleet, metrics, Arc::clone(&drain))?);
+        let metrics = ProxyMetrics::new(metrics, Arc::clone(&fleet))?;
+        let tls = Tls::load(&config.tls)?;
+        let connections = Connections::new(&config.limits, Arc::clone(&metrics));
+        let gateway = Arc::new(Gateway::new(config, fleet, metrics, Arc::clone(&drain)));
         let listener = listener::bind(config.listen, "proxy.listen")?;
         let address = listener.local_addr()?;
         let (stop, stopping) = watch::channel(false);
         let patience = Duration::from_millis(config.timeouts.idle_ms);
-        let front_door = FrontDoor::new(gateway, Arc::clone(&drain), patience);
+        let front_door = FrontDoor::new(gateway, tls, connections, Arc::clone(&drain), patience);
         let accepting = tokio::spawn(accept(listener, address, front_door, stopping));
         let patience = Duration::from_millis(config.drain_timeout_ms);
         Ok(Self { address, patience, stop, accepting, drain })
@@ -128,24 +142,46 @@ async fn accept(
     service.start_service(Some(inherited), stopping, 1).await;
 }
 
-/// What a connection says first decides its protocol.
+/// Lets connections in, as many as there may be, and finds out what they speak: TLS says it in its
+/// handshake, without TLS what a connection says first decides.
 ///
 /// Pingora looks for the HTTP/2 preface by waiting for its 24 bytes, for ever. Three tell as well,
 /// for no HTTP/1 method begins with `PRI`; and none of it may take longer than an idle connection.
 struct FrontDoor {
     http1: Arc<Protocol>,
     http2: Arc<Protocol>,
+    tls: Option<Tls>,
+    connections: Connections,
     drain: Arc<Drain>,
     patience: Duration,
 }
 
 impl FrontDoor {
-    fn new(gateway: Arc<Gateway>, drain: Arc<Drain>, patience: Duration) -> Self {
+    fn new(
+        gateway: Arc<Gateway>,
+        tls: Option<Tls>,
+        connections: Connections,
+        drain: Arc<Drain>,
+        patience: Duration,
+    ) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(patience);
         let http1 = Arc::new(Protocol { gateway: Arc::clone(&gateway), options: options.clone() });
         options.h2c = true;
-        Self { http1, http2: Arc::new(Protocol { gateway, options }), drain, patience }
+        let http2 = Arc::new(Protocol { gateway, options });
+        Self { http1, http2, tls, connections, drain, patience }
+    }
+
+    /// The connection as requests come over it, and whether they come by HTTP/2. None: nothing that
+    /// we speak.
+    async fn open(&self, mut stream: Stream) -> Option<(Stream, bool)> {
+        match &self.tls {
+            Some(tls) => tls.accept(stream).await,
+            None => {
+                let http2 = speaks_http2(&mut stream).await.ok()?;
+                Some((stream, http2))
+            }
+        }
     }
 
     /// Serves an HTTP/2 connection. It holds the drain until all that it was given is written, and
@@ -196,13 +232,14 @@ async fn speaks_http2(stream: &mut Stream) -> io::Result<bool> {
 impl ServerApp for FrontDoor {
     async fn process_new(
         self: &Arc<Self>,
-        mut stream: Stream,
+        stream: Stream,
         stopping: &ShutdownWatch,
     ) -> Option<Stream> {
+        let _place = self.connections.admit()?;
         let mut stop = stopping.clone();
-        let http2 = tokio::select! {
+        let (stream, http2) = tokio::select! {
             biased;
-            http2 = tokio::time::timeout(self.patience, speaks_http2(&mut stream)) => http2.ok()?.ok()?,
+            opened = tokio::time::timeout(self.patience, self.open(stream)) => opened.ok()??,
             _ = stop.wait_for(|stop| *stop) => return None,
         };
         if !http2 {

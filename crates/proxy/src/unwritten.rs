@@ -111,7 +111,7 @@ impl UniqueID for Noting {
     }
 }
 
-/// There is no TLS here.
+/// Whether there is TLS below decides nothing any more: the protocol is known.
 impl Ssl for Noting {}
 
 impl GetTimingDigest for Noting {

@@ -36,6 +36,11 @@ pub mod shutdown;
 pub mod telemetry;
 pub mod vitals;
 
+/// The code in the migration notes runs as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/migration.md")]
+struct MigrationNotes;
+
 pub use config::Config;
 pub use metrics::MetricsCollector;
 pub use operations_server::{MetricsServer, OperationsServer};

@@ -3,7 +3,10 @@
 
 use crate::{
     config::{Config, ConfigArgs, ConfigError},
-    identity, operations_client, telemetry,
+    identity, operations_client,
+    operations_server::OperationsError,
+    registration::secrets::Secrets,
+    telemetry,
 };
 use nix::sys::signal::{Signal, raise};
 use std::{error::Error, io::Read};
@@ -66,6 +69,25 @@ pub fn run<E: Error + Send + Sync + 'static>(
     serve(&config).map_err(|error| ServiceError::Failed(Box::new(error)))
 }
 
+/// What either service would refuse of `config` at its start, as far as it shows without starting:
+/// secrets that cannot be read, registration open to other machines, a collector's header fields.
+pub fn check(config: &Config) -> Vec<String> {
+    let sources = config.registration.secret_sources();
+    let mut problems = Vec::new();
+    for source in &sources {
+        if let Err(error) = Secrets::load(std::slice::from_ref(source)) {
+            problems.push(error.to_string());
+        }
+    }
+    let addr = config.operations.addr;
+    let guarded = !sources.is_empty() || config.registration.allow_unauthenticated;
+    if !guarded && !addr.ip().is_loopback() {
+        problems.push(OperationsError::Open(addr).to_string());
+    }
+    problems.extend(telemetry::check(config).err().map(|error| error.to_string()));
+    problems
+}
+
 /// The parent holds the other end of our standard input and never writes: its end is the parent's
 /// end, however that came. Then we drain as after a SIGTERM.
 fn stop_when_input_ends() {
@@ -73,5 +95,26 @@ fn stop_when_input_ends() {
     while let Ok(1..) = std::io::stdin().read(&mut nothing) {}
     if raise(Signal::SIGTERM).is_err() {
         std::process::exit(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn what_would_be_refused_at_the_start_is_told_at_once() {
+        let mut config = Config::default();
+        assert!(check(&config).is_empty());
+        config.operations.addr = ([0, 0, 0, 0], 6100).into();
+        assert!(check(&config)[0].contains("registration has no secret"), "{:?}", check(&config));
+        config.registration.secret = Some(Secret::new("two words"));
+        assert!(check(&config)[0].starts_with("registration.secret must be"));
+        config.registration.secret = None;
+        config.registration.secret_files = vec!["/nonexistent/a".into(), "/nonexistent/b".into()];
+        assert_eq!(check(&config).len(), 2, "each file: {:?}", check(&config));
+        config.registration.secret = Some(Secret::new("good"));
+        assert!(check(&config).is_empty());
     }
 }

@@ -23,7 +23,10 @@ fn child() {
         assert_eq!(prompt[..CANARY.len() + 1].len(), 0);
     };
     let says = || panic!("no slot is free");
-    let formats = || panic!("lost {}", format!("{CANARY}!"));
+    let formats = || {
+        let prompt = format!("{CANARY}!");
+        panic!("lost {prompt}")
+    };
     for panic in [Box::new(slices) as Box<dyn FnOnce() + Send>, Box::new(says), Box::new(formats)] {
         let thread = thread::Builder::new().name("worker".into()).spawn(panic);
         thread.expect("a thread").join().expect_err("it panics");

@@ -47,6 +47,12 @@ pub(crate) struct UpArgs {
 pub(crate) fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     // Each process reads it again; a mistake in it is told here, once and before anything starts.
     let config = Config::load(&args.config)?;
+    if config.proxy.tls.cert_file.is_some() {
+        bail!(
+            "`up` speaks plain HTTP to its proxy: run it with --set proxy.tls.cert_file= \
+             --set proxy.tls.key_file= --set proxy.tls.client_ca_file=, or start inferno-proxy itself"
+        );
+    }
     let reporter = Reporter::new(args.json);
     let listen = args.listen.unwrap_or(config.proxy.listen);
     let operations = args.operations.unwrap_or(config.operations.addr);

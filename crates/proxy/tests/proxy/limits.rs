@@ -1,8 +1,12 @@
 //! Everything that can grow has a limit, and everything that can last has a timeout.
 
-use super::support::{Proxy, Wire, chat, ok};
-use inferno_shared::config::{ByteSize, ProxyConfig, ProxyTimeouts};
-use std::sync::Arc;
+use super::support::{Proxy, Wire, chat, node, ok, within};
+use inferno_shared::{
+    config::{ByteSize, ProxyConfig, ProxyLimits, ProxyTimeouts},
+    membership::NodeState,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::net::{TcpSocket, TcpStream};
 
 fn small() -> ProxyConfig {
     ProxyConfig {
@@ -62,6 +66,81 @@ async fn bodies_together_have_a_limit_and_give_it_back() {
     upstream.message().await;
     upstream.say(ok("{}")).await;
     assert_eq!(first.message().await.status(), 200);
+}
+
+fn limited(limits: ProxyLimits) -> ProxyConfig {
+    ProxyConfig { limits, ..ProxyConfig::default() }
+}
+
+#[tokio::test]
+async fn requests_in_progress_have_a_limit_and_give_it_back() {
+    let limits = ProxyLimits { requests_max: 1, ..ProxyLimits::default() };
+    let (proxy, backend) = with(limited(limits)).await;
+    let mut first = proxy.send(chat("").as_bytes()).await;
+    let (mut upstream, _) = backend.receive().await;
+    let mut second = proxy.send(chat("").as_bytes()).await;
+    let answer = second.message().await;
+    assert_eq!((answer.status(), answer.code().as_str()), (503, "overloaded"));
+    assert!(answer.headers.contains_key("retry-after"));
+    upstream.say(ok("{}")).await;
+    assert_eq!(first.message().await.status(), 200);
+    proxy.settled().await;
+    first.say(chat("")).await;
+    upstream.message().await;
+    upstream.say(ok("{}")).await;
+    assert_eq!(first.message().await.status(), 200);
+}
+
+#[tokio::test]
+async fn connections_have_a_limit_and_give_it_back() {
+    let limits = ProxyLimits { connections_max: 2, ..ProxyLimits::default() };
+    let (proxy, _backend) = with(limited(limits)).await;
+    let models = b"GET /v1/models HTTP/1.1\r\nhost: p\r\n\r\n";
+    let mut open = vec![proxy.send(models).await, proxy.send(models).await];
+    for client in &mut open {
+        assert_eq!(client.message().await.status(), 200);
+    }
+    let mut refused = proxy.connect().await;
+    assert_eq!(refused.rest().await, b"", "closed without a word");
+    assert!(proxy.metrics_text().contains("inferno_proxy_connections_refused_total 1"));
+    open.pop();
+    // Somebody's place is free as soon as the proxy has seen the end of the connection.
+    within("a place", async {
+        loop {
+            let mut client =
+                TcpStream::connect(proxy.server.address()).await.map(Wire::new).unwrap();
+            if client.try_say(models).await
+                && client.rest_or_head().await.starts_with(b"HTTP/1.1 200")
+            {
+                break;
+            }
+        }
+    })
+    .await;
+    open[0].say(models).await;
+    assert_eq!(open[0].message().await.status(), 200, "the one that stayed was never touched");
+}
+
+/// A backend whose queue of connections is full: the system answers no further one.
+#[tokio::test]
+async fn a_backend_that_takes_no_connection_times_out_as_unreachable() {
+    let deaf = TcpSocket::new_v4().unwrap();
+    deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let deaf = deaf.listen(1).unwrap();
+    let address = deaf.local_addr().unwrap();
+    let mut queue = Vec::new();
+    while let Ok(connected) =
+        tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await
+    {
+        queue.push(connected.unwrap());
+    }
+    let proxy = Proxy::start(hasty(ProxyTimeouts { connect_ms: 50, ..ProxyTimeouts::default() }));
+    proxy.members.set(vec![node("deaf", address, NodeState::Ready)]);
+    let mut client = proxy.send(chat("").as_bytes()).await;
+    let answer = client.message().await;
+    assert_eq!((answer.status(), answer.code().as_str()), (503, "backend_unreachable"));
+    let timeouts = "inferno_proxy_upstream_errors_total{kind=\"connect_timeout\"} 1";
+    assert!(proxy.metrics_text().contains(timeouts));
 }
 
 fn hasty(timeouts: ProxyTimeouts) -> ProxyConfig {

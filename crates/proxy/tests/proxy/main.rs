@@ -13,4 +13,5 @@ mod limits;
 mod retry;
 mod streaming;
 mod support;
+mod tls;
 mod whole;

@@ -2,7 +2,7 @@
 
 use super::support::{Backend, Message, Proxy, Wire, chat, node, ok, post, within};
 use inferno_shared::{
-    config::{ProxyConfig, RoutingConfig, RoutingPolicy},
+    config::{ProxyConfig, ProxyRetry, RoutingConfig, RoutingPolicy},
     membership::NodeState,
 };
 use std::{sync::Arc, task::Poll};
@@ -10,8 +10,12 @@ use tokio::net::TcpListener;
 
 /// Round robin over `nodes`, so that the test knows who is asked first.
 fn in_turn(nodes: Vec<Arc<inferno_shared::membership::NodeView>>) -> Proxy {
+    in_turn_with(ProxyRetry::default(), nodes)
+}
+
+fn in_turn_with(retry: ProxyRetry, nodes: Vec<Arc<inferno_shared::membership::NodeView>>) -> Proxy {
     let routing = RoutingConfig { policy: RoutingPolicy::RoundRobin };
-    let proxy = Proxy::start(ProxyConfig { routing, ..ProxyConfig::default() });
+    let proxy = Proxy::start(ProxyConfig { routing, retry, ..ProxyConfig::default() });
     proxy.members.set(nodes);
     proxy
 }
@@ -46,6 +50,40 @@ async fn nobody_is_asked_twice() {
     let mut refused = proxy.members.refused();
     refused.sort();
     assert_eq!(refused, ["x", "y"]);
+}
+
+#[tokio::test]
+async fn no_more_backends_are_asked_than_the_configuration_allows() {
+    let nodes = vec![absent("x").await, absent("y").await, absent("z").await];
+    for attempts_max in [1, 2] {
+        let retry = ProxyRetry { attempts_max, ..ProxyRetry::default() };
+        let proxy = in_turn_with(retry, nodes.clone());
+        let mut client = proxy.send(chat("").as_bytes()).await;
+        assert_eq!(client.message().await.code(), "backend_unreachable");
+        assert_eq!(proxy.members.refused().len(), attempts_max);
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_dies_unanswering_is_replaced_as_often_as_the_configuration_says() {
+    for replays_max in [0, 2] {
+        let backends =
+            [Backend::start("a").await, Backend::start("b").await, Backend::start("c").await];
+        let retry = ProxyRetry { replays_max, ..ProxyRetry::default() };
+        let nodes = backends.iter().map(|backend| Arc::clone(&backend.node)).collect();
+        let proxy = in_turn_with(retry, nodes);
+        let mut client = proxy.send(chat("").as_bytes()).await;
+        for _ in 0..=replays_max {
+            tokio::select! {
+                died = backends[0].receive() => drop(died),
+                died = backends[1].receive() => drop(died),
+                died = backends[2].receive() => drop(died),
+            }
+        }
+        assert_eq!(client.message().await.code(), "backend_lost");
+        let retries = format!("inferno_proxy_retries_total {replays_max}\n");
+        assert!(proxy.metrics_text().contains(&retries), "{replays_max}");
+    }
 }
 
 #[tokio::test]

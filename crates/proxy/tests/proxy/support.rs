@@ -257,6 +257,17 @@ impl Wire {
         read.is_ok_and(|bytes| bytes > 0)
     }
 
+    /// As [`Wire::say`], to a peer that may have gone; whether it had not.
+    pub async fn try_say(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        within("a write", self.stream.write_all(bytes.as_ref())).await.is_ok()
+    }
+
+    /// The beginning of an answer, or nothing if the connection ends without one.
+    pub async fn rest_or_head(&mut self) -> Vec<u8> {
+        while !self.input.windows(4).any(|window| window == b"\r\n\r\n") && self.more().await {}
+        std::mem::take(&mut self.input)
+    }
+
     /// Waits for the end of the connection; what came before it.
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.more().await {}

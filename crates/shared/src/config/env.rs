@@ -56,7 +56,7 @@ fn ours(
             Ok(text) => drop(ours.insert(name, text)),
             Err(_) if is_elsewhere(&name) => {}
             Err(_) => {
-                problems.push(Problem::Value { origin: name, why: "is not valid UTF-8".into() })
+                problems.push(Problem::Value { origin: name, why: "is not valid UTF-8".into() });
             }
         }
     }

@@ -45,7 +45,7 @@ impl Reader<'_> {
             let name = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
             match item.as_table_like() {
                 Some(inner) if keys::find(&name).is_some() => {
-                    self.not_a_table(&name, inner, &origin)
+                    self.not_a_table(&name, inner, &origin);
                 }
                 Some(inner) if inner.is_empty() && keys::table(&name).is_none() => {
                     self.layer.problems.push(unknown_key(&name, &origin));

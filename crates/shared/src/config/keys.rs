@@ -5,8 +5,8 @@
 
 use super::kind::{
     Kind::{
-        self, Address, Boolean, Bytes, Choice, Count, Device, Host, HostPort, List, LogFilter,
-        Milliseconds, Network, NodeId, Path, Ratio, Secret, Text, Url,
+        self, Address, Boolean, Bytes, Choice, Count, Device, Host, List, LogFilter, Milliseconds,
+        Network, NodeId, Operations, Path, Ratio, Secret, Text, Url,
     },
     Range, none,
 };
@@ -89,6 +89,8 @@ const fn key(name: &'static str, kind: Kind, about: &'static str) -> Key {
 }
 
 const AT_LEAST_1: Range = Range::from(1);
+/// Far more than one process can hold open.
+const OPEN: Range = Range::between(1, 1_000_000);
 const ANY: Range = Range::from(0);
 /// A shorter lease would be renewed without end.
 const LEASE_MS: Range = Range::from(1_000);
@@ -192,6 +194,18 @@ pub const KEYS: &[Key] = &[
     ),
     key("proxy.body_bytes_max", Bytes(AT_LEAST_1), "Largest request body; 413 above."),
     key("proxy.body_bytes_total", Bytes(AT_LEAST_1), "All request bodies held at once; 503 above."),
+    key(
+        "proxy.limits.requests_max",
+        Count(OPEN),
+        "Requests in progress at once, whoever sent them; 503 `overloaded` with Retry-After above.",
+    ),
+    key(
+        "proxy.limits.connections_max",
+        Count(OPEN),
+        "Client connections open at once; a further one is closed without an answer. Each takes a \
+         file descriptor, and each request in progress another: the proxy raises its limit on them as \
+         far as the system lets it, and warns where that is not enough.",
+    ),
     key("proxy.timeouts.connect_ms", Milliseconds(AT_LEAST_1), "To connect to a backend."),
     key(
         "proxy.timeouts.first_byte_ms",
@@ -209,6 +223,31 @@ pub const KEYS: &[Key] = &[
         "For a client to send its body; 408 above.",
     ),
     key(
+        "proxy.retry.attempts_max",
+        Count(AT_LEAST_1),
+        "Backends asked for one request, the first included; 1: no other is ever asked.",
+    ),
+    key(
+        "proxy.retry.replays_max",
+        Count(ANY),
+        "Backends asked after one that took the request and died without an answer: it may have \
+         begun on it. Within attempts_max; only for endpoints that are known to be safe to repeat.",
+    ),
+    key(
+        "proxy.tls.cert_file",
+        Path,
+        "Certificate and its chain in PEM: the traffic port then speaks TLS 1.2 and 1.3, HTTP/2 and \
+         HTTP/1.1 by ALPN. Needs key_file.",
+    )
+    .or("none: plain HTTP"),
+    key("proxy.tls.key_file", Path, "Private key of that certificate in PEM.").or("none"),
+    key(
+        "proxy.tls.client_ca_file",
+        Path,
+        "Certificates in PEM, one of which must have signed a client's certificate.",
+    )
+    .or("none: clients need no certificate"),
+    key(
         "proxy.drain_timeout_ms",
         Milliseconds(ANY),
         "How long running requests may take after SIGTERM; then they are cut.",
@@ -216,7 +255,7 @@ pub const KEYS: &[Key] = &[
     key("backend.listen", Address, "Where the backend accepts inference requests."),
     key(
         "backend.proxies",
-        List(&HostPort),
+        List(&Operations),
         "Operations addresses of the proxies to register with.",
     ),
     key("backend.advertise", Host, "Where proxies should send traffic to.")
@@ -264,21 +303,25 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ("health", "How a proxy checks its nodes."),
     ("proxy", "The proxy's traffic side. A backend ignores it."),
     ("proxy.routing", "Which backend gets a request."),
+    ("proxy.limits", "How much the proxy holds open at once."),
     ("proxy.timeouts", "The proxy's patience at each stage of a request."),
+    ("proxy.retry", "When the proxy asks another backend: never after a byte of an answer came."),
+    ("proxy.tls", "TLS between clients and the proxy. The files are read at the start."),
     ("backend", "The backend's inference side. A proxy ignores it."),
 ];
 
 /// Keys that are planned, with what they would be for: refused as such, not as slips of the pen.
-pub(super) const PLANNED: &[(&str, &str)] = &[
-    ("proxy.keys_file", "API keys are"),
-    ("proxy.tls.cert_file", "TLS on the traffic port is"),
-    ("proxy.tls.key_file", "TLS on the traffic port is"),
-    ("proxy.tls.client_ca_file", "TLS on the traffic port is"),
-];
+pub(super) const PLANNED: &[(&str, &str)] = &[("proxy.keys_file", "API keys are")];
 
 /// The key of that dotted name.
 pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
+}
+
+/// The names of all keys, after those of all tables if they are wanted too.
+pub(super) fn names(tables: bool) -> impl Iterator<Item = &'static str> {
+    let tables = TABLES.iter().filter(move |_| tables).map(|(table, _)| *table);
+    tables.chain(KEYS.iter().map(|key| key.name))
 }
 
 /// The keys of each table, as `TABLES` orders them.

@@ -18,8 +18,8 @@ pub enum Kind {
     Path,
     /// `IP:PORT`.
     Address,
-    /// `HOST:PORT`.
-    HostPort,
+    /// `HOST:PORT` of an operations server, `http://` or `https://` before it.
+    Operations,
     /// `HOST` or `HOST:PORT`.
     Host,
     /// `10.0.0.0/8`.
@@ -105,7 +105,7 @@ impl Kind {
             Self::Secret => "a secret".into(),
             Self::Path => "the path of a file".into(),
             Self::Address => "IP:PORT".into(),
-            Self::HostPort => "HOST:PORT".into(),
+            Self::Operations => "[https://]HOST:PORT".into(),
             Self::Host => "HOST or HOST:PORT".into(),
             Self::Network => "a network (CIDR)".into(),
             Self::NodeId => "1-128 of A-Z a-z 0-9 . _ -".into(),
@@ -171,7 +171,7 @@ impl Kind {
         let sound = match self {
             _ if text.is_empty() => return Err("must not be empty".into()),
             Self::Address => text.parse::<SocketAddr>().is_ok(),
-            Self::HostPort => host(text) == Some(true),
+            Self::Operations => host(without_scheme(text)) == Some(true),
             Self::Host => host(text).is_some(),
             Self::Network => text.parse::<IpNet>().is_ok(),
             Self::NodeId => is_valid_id(text),
@@ -190,7 +190,7 @@ impl Kind {
             Self::Text | Self::Secret => "text in quotes".into(),
             Self::Path => "a path in quotes".into(),
             Self::Address => "IP:PORT, e.g. \"127.0.0.1:8080\" or \"[::1]:8080\"".into(),
-            Self::HostPort => "HOST:PORT, e.g. \"proxy-1:6100\"".into(),
+            Self::Operations => "[https://]HOST:PORT, e.g. \"proxy-1:6100\"".into(),
             Self::Host => "HOST or HOST:PORT, e.g. \"10.0.0.5:8080\"".into(),
             Self::Network => "a network, e.g. \"10.0.0.0/8\"".into(),
             Self::NodeId => "a node's id, 1-128 of [A-Za-z0-9._-]".into(),
@@ -287,6 +287,11 @@ fn check_choice(text: &str, words: &[&str]) -> Result<(), String> {
     }
     let hint = nearest::hint(text, words.iter().copied());
     Err(format!("`{text}` is not {}{hint}", one_of(words)))
+}
+
+fn without_scheme(text: &str) -> &str {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    rest.map_or(text, |rest| rest.strip_suffix('/').unwrap_or(rest))
 }
 
 /// Whether `text` names a host: `Some(true)` with a port, `Some(false)` without.

@@ -91,6 +91,19 @@ impl Config {
     }
 }
 
+/// The key called `name`, or all keys of the table called so.
+///
+/// # Errors
+/// If there is neither; the nearest key is named.
+pub fn keys_of(name: &str) -> Result<Vec<&'static Key>, Problem> {
+    let inside =
+        || keys::table(name).map(|names| names.into_iter().filter_map(keys::find).collect());
+    match keys::find(name) {
+        Some(key) => Ok(vec![key]),
+        None => inside().ok_or_else(|| unknown_key(name, &Origin::Argument)),
+    }
+}
+
 /// The configuration as JSON; secrets are hidden.
 pub(super) fn json(config: &Config) -> serde_json::Value {
     serde_json::to_value(config).unwrap_or_default()
@@ -169,7 +182,7 @@ pub(super) fn unknown_key(name: &str, origin: &Origin) -> Problem {
     Problem::UnknownKey {
         name: name.into(),
         origin: origin.to_string(),
-        hint: nearest::hint(name, KEYS.iter().map(|key| key.name)),
+        hint: nearest::hint(name, keys::names(matches!(origin, Origin::Argument))),
     }
 }
 
@@ -210,6 +223,8 @@ pub(super) enum Origin {
     Variable(String),
     /// `--set`
     Flag,
+    /// An argument that names a key.
+    Argument,
     /// The file that a `_file` twin names.
     Secret { path: PathBuf },
 }
@@ -221,6 +236,7 @@ impl Origin {
             Self::File { .. } | Self::Secret { .. } => format!("{self}: {name}"),
             Self::Variable(variable) => variable.clone(),
             Self::Flag => format!("--set {name}"),
+            Self::Argument => name.to_owned(),
         }
     }
 }
@@ -231,6 +247,7 @@ impl fmt::Display for Origin {
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Variable(variable) => f.write_str(variable),
             Self::Flag => f.write_str("--set"),
+            Self::Argument => f.write_str("the arguments"),
             Self::Secret { path } => write!(f, "{}", path.display()),
         }
     }

@@ -22,14 +22,14 @@ mod secret;
 mod size;
 
 pub use device::Device;
-pub use layers::{ConfigArgs, Setting};
+pub use layers::{ConfigArgs, Setting, keys_of};
 pub use problem::{ConfigError, Problem};
 pub use reference::reference;
 pub use sample::sample;
 pub use schema::{
     BackendConfig, Config, HealthConfig, LogConfig, LogFormat, NodeConfig, Notices,
-    OperationsConfig, OtlpConfig, ProxyConfig, ProxyTimeouts, RegistrationConfig, RoutingConfig,
-    RoutingPolicy, TelemetryConfig,
+    OperationsConfig, OtlpConfig, ProxyConfig, ProxyLimits, ProxyRetry, ProxyTimeouts, ProxyTls,
+    RegistrationConfig, RoutingConfig, RoutingPolicy, TelemetryConfig,
 };
 pub(crate) use secret::read_file as read_secret_file;
 pub use secret::{HIDDEN, Secret};

@@ -153,8 +153,14 @@ pub struct ProxyConfig {
     pub body_bytes_max: ByteSize,
     /// All request bodies held at once; 503 above.
     pub body_bytes_total: ByteSize,
+    /// How much may be open at once.
+    pub limits: ProxyLimits,
     /// Patience at each stage of a request.
     pub timeouts: ProxyTimeouts,
+    /// When another backend is asked.
+    pub retry: ProxyRetry,
+    /// TLS for clients.
+    pub tls: ProxyTls,
     /// How long running requests may take to finish after SIGTERM.
     pub drain_timeout_ms: u64,
 }
@@ -176,6 +182,38 @@ pub enum RoutingPolicy {
     LeastOutstanding,
     /// Each in turn.
     RoundRobin,
+}
+
+/// `proxy.limits.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProxyLimits {
+    /// Requests in progress; 503 above.
+    pub requests_max: usize,
+    /// Open client connections; closed at once above.
+    pub connections_max: usize,
+}
+
+/// `proxy.retry.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProxyRetry {
+    /// Backends asked for one request.
+    pub attempts_max: usize,
+    /// Backends asked after one that took the request and died without an answer.
+    pub replays_max: usize,
+}
+
+/// `proxy.tls.*`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProxyTls {
+    /// The proxy's certificate and its chain, PEM; none: plain HTTP.
+    pub cert_file: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub key_file: Option<PathBuf>,
+    /// Certificates, PEM, one of which must have signed a client's; none: clients need none.
+    pub client_ca_file: Option<PathBuf>,
 }
 
 /// `proxy.timeouts.*`
@@ -305,9 +343,24 @@ impl Default for ProxyConfig {
             routing: RoutingConfig::default(),
             body_bytes_max: ByteSize::mib(16),
             body_bytes_total: ByteSize::mib(512),
+            limits: ProxyLimits::default(),
             timeouts: ProxyTimeouts::default(),
+            retry: ProxyRetry::default(),
+            tls: ProxyTls::default(),
             drain_timeout_ms: 30_000,
         }
+    }
+}
+
+impl Default for ProxyLimits {
+    fn default() -> Self {
+        Self { requests_max: 4_096, connections_max: 8_192 }
+    }
+}
+
+impl Default for ProxyRetry {
+    fn default() -> Self {
+        Self { attempts_max: 4, replays_max: 1 }
     }
 }
 

@@ -172,7 +172,10 @@ fn wrong_values_name_their_origin_and_say_what_to_write() {
     assert_says(&of("registration.lease_ms=2"), &["at least 1000"]);
     assert_says(&of("registration.allowed_networks=10.0.0.0/8,10.x"), &["`10.x` is not a network"]);
     assert_says(&of("backend.max_concurrency=513"), &["at most 512"]);
-    assert_says(&of("backend.proxies=http://p:6100"), &["`http://p:6100` is not HOST:PORT"]);
+    assert_says(
+        &of("backend.proxies=ftp://p:6100"),
+        &["`ftp://p:6100` is not [https://]HOST:PORT"],
+    );
     assert_says(&of("backend.proxies=p"), &["HOST:PORT"]);
     assert_says(&of("backend.advertise=http://p"), &["HOST or HOST:PORT"]);
     assert_says(&of("backend.device=gpu"), &["cuda:N"]);
@@ -183,8 +186,18 @@ fn wrong_values_name_their_origin_and_say_what_to_write() {
 }
 
 #[test]
+fn what_is_of_no_use_alone_is_refused() {
+    let of = |set: &[&str]| error(&[], set, None);
+    assert_says(&of(&["proxy.tls.cert_file=c"]), &["cert_file: is of no use without", "key_file"]);
+    assert_says(&of(&["proxy.tls.key_file=k"]), &["key_file: is of no use without", "cert_file"]);
+    assert_says(&of(&["proxy.tls.client_ca_file=a"]), &["client_ca_file: is of no use without"]);
+    assert!(load(&[], &["proxy.tls.cert_file=c", "proxy.tls.key_file=k"], None).is_ok());
+}
+
+#[test]
 fn values_of_every_form_are_taken() {
     for set in [
+        "backend.proxies=https://p:1/,http://[::1]:6100",
         "backend.proxies=p:1,10.0.0.1:2,[::1]:3,a-b.c_d:4",
         "backend.advertise=host",
         "backend.advertise=10.0.0.1",

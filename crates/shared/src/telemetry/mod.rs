@@ -94,6 +94,14 @@ pub fn start(config: &Config, service: &'static str) -> Result<Telemetry, Teleme
     Ok(Telemetry { lines })
 }
 
+/// What [`start`] would refuse of `config`, as far as it shows without starting.
+///
+/// # Errors
+/// The same.
+pub fn check(config: &Config) -> Result<(), TelemetryError> {
+    otlp::check(&config.telemetry.otlp)
+}
+
 /// Installs the subscriber; `None` if there is one already.
 fn subscribe(config: &Config, origin: &Origin) -> Result<Option<LineWriter>, TelemetryError> {
     let level = &config.log.level;

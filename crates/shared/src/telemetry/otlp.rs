@@ -110,6 +110,14 @@ pub(super) fn start(config: &OtlpConfig, origin: &Origin) -> Result<(), Telemetr
     Ok(())
 }
 
+/// Whether `config` can be used.
+///
+/// # Errors
+/// If not.
+pub(super) fn check(config: &OtlpConfig) -> Result<(), TelemetryError> {
+    headers(config).map(drop)
+}
+
 /// Sends what waits, and gives up after [`SHUTDOWN_PATIENCE`].
 pub(super) fn finish() {
     let Some(export) = EXPORT.get() else { return };
