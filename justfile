@@ -22,6 +22,10 @@ lint:
 bench-decode *ARGS:
     cargo bench -p inferno-benches --bench decode -- {{ARGS}}
 
+# What a request's log line costs, beside tracing-subscriber's own JSON
+bench-log *ARGS:
+    cargo bench -p inferno-benches --bench log_lines -- {{ARGS}}
+
 # From `inferno up` to the first token, and from proof to traffic
 bench-start *ARGS:
     cargo bench -p inferno-tests --bench start -- {{ARGS}}

@@ -9,7 +9,7 @@ use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -94,9 +94,17 @@ impl Process {
         }
     }
 
-    /// Everything it logged so far.
+    /// Everything it logged so far, also while a test fails that holds the log.
     pub fn log(&self) -> String {
-        self.log.0.lock().expect("log").lines.join("\n")
+        self.log.0.lock().unwrap_or_else(PoisonError::into_inner).lines.join("\n")
+    }
+
+    /// Waits until it can log no more: it has ended, and its last line was read.
+    pub fn wait_for_end_of_log(&self) {
+        let (log, changed) = &*self.log;
+        let open = |log: &mut Log| !log.closed;
+        let waited = changed.wait_timeout_while(log.lock().expect("log"), crate::PATIENCE, open);
+        assert!(waited.expect("log").0.closed, "{} still logs", self.name);
     }
 
     /// Takes its standard output, if it was piped.

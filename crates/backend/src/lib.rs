@@ -4,6 +4,7 @@
 //! whole life of the process, shared by `inferno-backend` and `inferno backend`.
 
 mod device;
+pub mod exchange;
 pub mod metrics;
 pub mod openai;
 mod server;
@@ -22,7 +23,7 @@ use inferno_shared::{
         elsewhere::Elsewhere,
         lease::{Announcer, Introductions, Leases, introductions},
     },
-    resources, shutdown,
+    resources, shutdown, telemetry,
     vitals::ServiceState,
 };
 use metrics::BackendMetrics;
@@ -34,8 +35,14 @@ use std::{
 };
 use tokio::{sync::watch, task::JoinHandle};
 
+/// The name of the service in vitals and logs.
+pub const SERVICE: &str = "inferno-backend";
+
 /// Work waits and no step was made for this long: the engine is stalled.
 const STALL_AFTER: Duration = Duration::from_secs(10);
+
+/// How long answers that were cut may take to say so.
+const CUT_PATIENCE: Duration = Duration::from_secs(1);
 
 // The configuration refuses what the engine cannot do.
 const _: () = assert!(keys::CONCURRENCY_MAX == STEP_TOKENS_MAX as u64);
@@ -125,7 +132,8 @@ pub async fn start(config: &Config) -> Result<RunningBackend, BackendError> {
     collector.on_vitals(metrics::fill_vitals(&engine, &model));
     let stalled = engine.clone();
     collector.set_stall_probe(move || stalled.is_stalled(STALL_AFTER));
-    let observed = BackendMetrics::register(&collector, &engine)
+    let observed = telemetry::register_metrics(collector.registry())
+        .and_then(|()| BackendMetrics::register(&collector, &engine))
         .map_err(|error| BackendError::Internal(error.to_string()))?;
     let token = Token::new(random_hex(32));
     let address = traffic.local_addr()?;
@@ -174,7 +182,7 @@ async fn operations_server(
     let elsewhere = Elsewhere::new(&config.registration, &node.identity, introductions);
     let version = env!("CARGO_PKG_VERSION");
     let server = node
-        .operations_server(config, Arc::clone(collector), "inferno-backend", version)
+        .operations_server(config, Arc::clone(collector), SERVICE, version)
         .with_listener(listener)
         .with_registrations(Registrations::Elsewhere(elsewhere))
         .start()
@@ -260,17 +268,21 @@ impl RunningBackend {
     }
 
     /// Tells every proxy, finishes what runs within the drain timeout, says goodbye.
-    pub async fn drain(self) {
+    pub async fn drain(mut self) {
         tracing::info!(requests = self.collector.requests_in_progress(), "draining");
         self.collector.set_state(ServiceState::Draining);
         self.leases.drain();
         self.stop.send_replace(true);
-        if tokio::time::timeout(self.drain_timeout, self.server).await.is_err() {
+        if tokio::time::timeout(self.drain_timeout, &mut self.server).await.is_err() {
             let requests = self.collector.requests_in_progress();
             tracing::warn!(requests, "the drain timeout is over; these requests are cut");
         }
         self.leases.leave().await;
         self.engine.shutdown();
+        if !self.server.is_finished() {
+            // The engine has told those that are cut. Their clients hear it too, and so does the log.
+            drop(tokio::time::timeout(CUT_PATIENCE, self.server).await);
+        }
         tracing::info!("backend stopped");
     }
 }

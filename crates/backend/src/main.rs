@@ -12,5 +12,9 @@ struct Args {
 }
 
 fn main() -> anyhow::Result<()> {
-    Ok(service::run(&Args::parse().service, inferno_backend::run_blocking)?)
+    Ok(service::run(
+        inferno_backend::SERVICE,
+        &Args::parse().service,
+        inferno_backend::run_blocking,
+    )?)
 }

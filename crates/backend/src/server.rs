@@ -2,6 +2,7 @@
 //! answer. A connection that closes drops its answer, and with it the generation.
 
 use crate::{
+    exchange::{Exchange, REQUEST_ID},
     metrics::BackendMetrics,
     openai::{
         self,
@@ -13,7 +14,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{
     BodyExt, Full, LengthLimitError, Limited, StreamBody, combinators::UnsyncBoxBody,
 };
@@ -29,10 +30,10 @@ use inferno_shared::{
 use std::{convert::Infallible, net::TcpListener, sync::Arc, time::Duration};
 use subtle::ConstantTimeEq;
 use tokio::sync::{Semaphore, watch};
+use tracing::{Instrument, Span};
 
 /// The header in which a proxy presents the token of its lease.
 const TOKEN_HEADER: &str = "x-inferno-token";
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A client must send its header within this time, and its body within as much again.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections served at once; more wait in the listen queue.
@@ -124,30 +125,44 @@ impl Service {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let request_id = request.headers().get(REQUEST_ID).cloned();
-        let mut response = match self.route(request).await {
-            Ok(response) => response,
-            Err(error) => self.refuse(&error),
-        };
-        if let Some(request_id) = request_id {
-            response.headers_mut().insert(REQUEST_ID, request_id);
-        }
+        let exchange = Exchange::begin(&request);
+        let (span, request_id) = (exchange.span(), exchange.request_id());
+        let mut response = self.respond(request, exchange).instrument(span).await;
+        response.headers_mut().insert(&REQUEST_ID, request_id);
         response
     }
 
-    async fn route(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+    async fn respond(&self, request: Request<Incoming>, mut exchange: Exchange) -> Response<Body> {
+        match self.route(request, &mut exchange).await {
+            Ok(Reply::Whole(body)) => {
+                exchange.answered(StatusCode::OK, body.len());
+                json(StatusCode::OK, body)
+            }
+            Ok(Reply::Events(answer, generation)) => {
+                exchange.streams();
+                event_stream(Stream::new(*answer, generation, exchange))
+            }
+            Err(error) => self.refuse(&error, &mut exchange),
+        }
+    }
+
+    async fn route(
+        &self,
+        request: Request<Incoming>,
+        exchange: &mut Exchange,
+    ) -> Result<Reply, ApiError> {
         self.authorize(request.headers())?;
         let path = request.uri().path().to_owned();
         let created = unix_ms() / 1_000;
         match (request.method(), path.as_str()) {
             (&Method::POST, "/v1/chat/completions") => {
-                self.complete(request, created, chat::prepare).await
+                self.complete(request, exchange, created, chat::prepare).await
             }
             (&Method::POST, "/v1/completions") => {
-                self.complete(request, created, completions::prepare).await
+                self.complete(request, exchange, created, completions::prepare).await
             }
             (&Method::GET, "/v1/models") => {
-                Ok(json(StatusCode::OK, openai::models(&self.engine, self.started_s).to_string()))
+                Ok(Reply::whole(&openai::models(&self.engine, self.started_s)))
             }
             (&Method::GET, path) if path.starts_with("/v1/models/") => {
                 self.model(&path["/v1/models/".len()..])
@@ -179,30 +194,27 @@ impl Service {
         Err(ApiError::request(StatusCode::UNAUTHORIZED, "not_a_proxy", message))
     }
 
-    fn model(&self, id: &str) -> Result<Response<Body>, ApiError> {
+    fn model(&self, id: &str) -> Result<Reply, ApiError> {
         openai::require_model(&self.engine, id)?;
-        Ok(json(StatusCode::OK, openai::model(&self.engine, self.started_s).to_string()))
+        Ok(Reply::whole(&openai::model(&self.engine, self.started_s)))
     }
 
     async fn complete(
         &self,
         request: Request<Incoming>,
+        exchange: &mut Exchange,
         created: u64,
         prepare: fn(&Engine, Fields, u64) -> Result<Answer, ApiError>,
-    ) -> Result<Response<Body>, ApiError> {
-        let mut guard = self.collector.request_started();
+    ) -> Result<Reply, ApiError> {
+        exchange.generates(self.metrics.observe(self.collector.request_started()));
         let body = self.read(request).await?;
-        let submitted = self.submit(body, created, prepare).await;
-        if submitted.as_ref().is_err_and(|error| error.status == StatusCode::INTERNAL_SERVER_ERROR)
-        {
-            guard.failed();
-        }
-        let (answer, generation) = submitted?;
-        let observer = self.metrics.observe(guard);
+        exchange.received(body.len());
+        let (answer, generation) = self.submit(body, created, prepare).await?;
+        exchange.submitted(&self.engine.info().id, answer.request.prompt.len());
         if answer.streams() {
-            return Ok(event_stream(Stream::new(answer, generation, observer)));
+            return Ok(Reply::Events(Box::new(answer), generation));
         }
-        Ok(json(StatusCode::OK, answer.whole(generation, observer).await?))
+        Ok(Reply::Whole(answer.whole(generation, exchange).await?))
     }
 
     /// Templates and tokenizers take their time: not on a thread that serves connections.
@@ -212,8 +224,9 @@ impl Service {
         created: u64,
         prepare: fn(&Engine, Fields, u64) -> Result<Answer, ApiError>,
     ) -> Result<(Answer, Generation), ApiError> {
-        let engine = self.engine.clone();
+        let (engine, span) = (self.engine.clone(), Span::current());
         let prepared = tokio::task::spawn_blocking(move || {
+            let _inside = span.entered();
             let answer = prepare(&engine, Fields::parse(&body)?, created)?;
             let fingerprint = engine.fingerprint().map(|fingerprint| fingerprint.to_string());
             let generation =
@@ -248,13 +261,30 @@ impl Service {
         }
     }
 
-    fn refuse(&self, error: &ApiError) -> Response<Body> {
-        let mut response = json(error.status, error.body());
+    fn refuse(&self, error: &ApiError, exchange: &mut Exchange) -> Response<Body> {
+        let body = error.body();
+        exchange.failed(error);
+        exchange.answered(error.status, body.len());
+        let mut response = json(error.status, body);
         if error.status == StatusCode::SERVICE_UNAVAILABLE {
             self.collector.add_backoff();
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
+    }
+}
+
+/// What a request gets.
+enum Reply {
+    /// One JSON object.
+    Whole(Bytes),
+    /// Events, as they come.
+    Events(Box<Answer>, Generation),
+}
+
+impl Reply {
+    fn whole(body: &serde_json::Value) -> Self {
+        Self::Whole(body.to_string().into())
     }
 }
 

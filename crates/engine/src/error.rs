@@ -156,8 +156,9 @@ pub enum GenerationError {
     Stopped,
 }
 
-/// What a panic said.
+/// What a panic said, if that was written when the program was. Any other text may quote a prompt, as
+/// that of slicing a string at the wrong place does, and this goes to logs; the process's panic hook
+/// says where it was.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".into())
+    panic.downcast_ref::<&'static str>().copied().unwrap_or("a panic; the log says where").into()
 }

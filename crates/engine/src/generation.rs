@@ -10,6 +10,7 @@ use crate::tokenizer::Tokenizer;
 use inferno_kernels::Level;
 use std::time::Instant;
 use tokio::sync::mpsc;
+use tracing::Span;
 
 /// A request under way.
 pub(crate) struct Active {
@@ -27,6 +28,8 @@ pub(crate) struct Active {
     unreported: TokenEvent,
     clock: Clock,
     level: Level,
+    /// What is logged about it is logged in here.
+    span: Span,
 }
 
 /// When what happened.
@@ -68,8 +71,14 @@ impl Active {
             unreported: TokenEvent::default(),
             clock: Clock { submitted, started: None, first_token: None },
             level,
+            span: Span::current(),
         };
         (active, prompt)
+    }
+
+    /// The span of whoever submitted it.
+    pub(crate) fn span(&self) -> Span {
+        self.span.clone()
     }
 
     /// Whether the client went away.

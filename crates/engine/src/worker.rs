@@ -197,6 +197,7 @@ fn advance(
     stats: &EngineStats,
     now: Instant,
 ) -> Next {
+    let _inside = active.span().entered();
     if active.is_fresh() {
         stats.prompt_tokens.fetch_add(active.prompt_tokens() as u64, Relaxed);
     }

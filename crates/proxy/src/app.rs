@@ -11,7 +11,7 @@ use crate::{
     headers::{self, REQUEST_ID},
     limits::Requests,
     metrics::ProxyMetrics,
-    models, relay, request_id,
+    models, relay,
     route::Route,
     routing::{self, Fleet, RouteRequest},
     stream::is_event_stream,
@@ -23,6 +23,7 @@ use inferno_shared::config::{ProxyConfig, ProxyTimeouts};
 use pingora_core::{apps::ReusedHttpStream, protocols::http::ServerSession, server::ShutdownWatch};
 use pingora_http::RequestHeader;
 use std::{pin::pin, sync::Arc, time::Duration};
+use tracing::Instrument;
 
 /// What all requests share.
 pub(crate) struct Gateway {
@@ -72,8 +73,10 @@ impl Gateway {
 
     /// Answers one request, and remembers what came of it.
     async fn answer(&self, client: Client, incoming: Incoming) -> Option<ReusedHttpStream> {
-        let mut exchange = self.begin(&client, incoming);
-        let reusable = self.conclude(client, &mut exchange, incoming).await;
+        let header = (incoming == Incoming::Request).then(|| client.header());
+        let mut exchange = Exchange::begin(&self.metrics, header);
+        let span = exchange.span();
+        let reusable = self.conclude(client, &mut exchange, incoming).instrument(span).await;
         exchange.end();
         reusable
     }
@@ -93,6 +96,7 @@ impl Gateway {
             Ok(()) => {}
             Err(Interruption::Refused(error)) => {
                 exchange.failed(&error);
+                exchange.line.response_bytes = error.body().len() as u64;
                 client.refuse(&error, &exchange.request_id).await.ok()?;
             }
             Err(Interruption::Told(error)) => exchange.failed(&error),
@@ -101,19 +105,11 @@ impl Gateway {
                 return None;
             }
             Err(Interruption::ClientGone) => {
-                exchange.client_gone = true;
+                exchange.line.client_gone = true;
                 return None;
             }
         }
         client.finish().await
-    }
-
-    fn begin(&self, client: &Client, incoming: Incoming) -> Exchange {
-        let header = (incoming == Incoming::Request).then(|| client.header());
-        let request_id =
-            request_id::choose(header.and_then(|header| header.headers.get(&REQUEST_ID)));
-        let route = header.map_or(Route::Unknown, |header| Route::of(header.uri.path()));
-        Exchange::begin(&self.metrics, request_id, route)
     }
 
     /// From the header to the last byte of the answer.
@@ -141,17 +137,18 @@ impl Gateway {
         exchange: &mut Exchange,
     ) -> Result<Answer, Interruption> {
         let body = self.bodies.read(client).await?;
+        exchange.line.request_bytes = body.bytes.len() as u64;
         let envelope = Envelope::parse(&body.bytes)?;
         let outgoing = outgoing(client.header(), exchange, body.bytes.clone());
         let route = RouteRequest { model: &envelope.model };
-        let dispatched = pin!(self.dispatcher.dispatch(&route, &outgoing));
+        let dispatched = pin!(self.dispatcher.dispatch(&route, &outgoing, &mut exchange.attempts));
         let answer = tokio::select! {
             biased;
             answer = dispatched => answer?,
             () = client.gone() => return Err(Interruption::ClientGone),
         };
-        exchange.model = Some(envelope.model.clone());
-        exchange.backend = Some(answer.node.id.clone());
+        exchange.line.model = Some(envelope.model.clone());
+        exchange.line.backend = Some(answer.node().id.clone());
         Ok(answer)
     }
 
@@ -167,15 +164,17 @@ impl Gateway {
         let is_stream = is_event_stream(&head.headers);
         let length = if is_stream { None } else { head.body.known_length() };
         exchange.answered(head.status);
+        exchange.line.stream = is_stream;
         let passing = headers::to_client(&head.headers, &exchange.request_id);
         client.begin(head.status, passing, length).await?;
+        let sent = &mut exchange.line.response_bytes;
         let relayed = if is_stream {
-            relay::events(client, &mut answer.response, patience, &mut exchange.bytes).await
+            relay::events(client, &mut answer.response, patience, sent).await
         } else {
-            relay::body(client, &mut answer.response, patience, &mut exchange.bytes).await
+            relay::body(client, &mut answer.response, patience, sent).await
         };
         if let Err(Interruption::Truncated(error) | Interruption::Told(error)) = &relayed {
-            self.dispatcher.note_lost(&answer.node, error);
+            self.dispatcher.note_lost(answer, error);
         }
         relayed
     }
@@ -187,7 +186,7 @@ impl Gateway {
     ) -> Result<(), Interruption> {
         let body = models::answer(client.header().uri.path(), &self.dispatcher.members())?;
         exchange.answered(StatusCode::OK);
-        exchange.bytes = body.len() as u64;
+        exchange.line.response_bytes = body.len() as u64;
         let headers = HeaderMap::from_iter([(REQUEST_ID.clone(), exchange.request_id.clone())]);
         Ok(client.answer_json(StatusCode::OK, headers, body).await?)
     }
@@ -207,6 +206,7 @@ fn admit(client: &Client, route: Route) -> Result<(), RequestError> {
 
 fn outgoing(header: &RequestHeader, exchange: &Exchange, body: Bytes) -> OutgoingRequest {
     let target = header.uri.path_and_query().map_or("/", |target| target.as_str());
-    let headers = headers::to_backend(&header.headers, &exchange.request_id);
+    let state = exchange.tracestate.as_ref();
+    let headers = headers::to_backend(&header.headers, &exchange.request_id, state);
     OutgoingRequest::new(&header.method, target, headers, body, exchange.route.is_replayable())
 }

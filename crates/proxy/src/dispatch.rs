@@ -9,10 +9,13 @@
 //! - Whoever has answered a byte, or is merely slow, is not overtaken.
 
 use crate::{
+    attempt::{Attempt, Attempts},
     error::RequestError,
     metrics::ProxyMetrics,
     routing::{Fleet, Policy, RouteRequest},
-    upstream::{Connection, Incarnation, OutgoingRequest, Pool, Response, Retry, UpstreamError},
+    upstream::{
+        Connection, Incarnation, NodeFields, OutgoingRequest, Pool, Response, Retry, UpstreamError,
+    },
 };
 use http::HeaderValue;
 use inferno_shared::{
@@ -34,11 +37,18 @@ pub(crate) struct Dispatcher {
 
 /// An answer that has begun, and the node that gives it.
 pub(crate) struct Answer {
-    /// Who answers.
-    pub(crate) node: Arc<NodeView>,
+    /// The attempt that led to it.
+    attempt: Attempt,
     /// The answer.
     pub(crate) response: Response,
     _in_flight: InFlight,
+}
+
+impl Answer {
+    /// Who answers.
+    pub(crate) fn node(&self) -> &Arc<NodeView> {
+        self.attempt.node()
+    }
 }
 
 impl Dispatcher {
@@ -70,28 +80,33 @@ impl Dispatcher {
         &self,
         route: &RouteRequest<'_>,
         outgoing: &OutgoingRequest,
+        attempts: &mut Attempts,
     ) -> Result<Answer, RequestError> {
         let members = self.members();
         self.pool.retain(&members);
         let mut candidates = candidates(&members, route.model)?;
         let mut unanswered = 0;
-        for attempt in 1.. {
-            // The list is not empty: it was not at first, and the last candidate's failure is final.
-            let Some(chosen) = self.policy.pick(route, &candidates) else { break };
+        // The list is not empty: it was not at first, and the last candidate's failure is final.
+        while let Some(chosen) = self.policy.pick(route, &candidates) {
             let node = candidates.remove(chosen);
             let in_flight = node.load.acquire();
-            let error = match self.ask(&node, outgoing).await {
-                Ok(response) => return Ok(Answer { node, response, _in_flight: in_flight }),
+            let mut attempt = attempts.begin(&node);
+            let error = match self.ask(&attempt, outgoing).await {
+                Ok(response) => {
+                    attempt.answered(response.head.status);
+                    return Ok(Answer { attempt, response, _in_flight: in_flight });
+                }
                 Err(error) => error,
             };
-            self.note(&node, &error);
+            self.note(&mut attempt, &error);
             unanswered += usize::from(error.retry() == Retry::Replay);
             let safe = match error.retry() {
                 Retry::Free => true,
                 Retry::Replay => outgoing.replayable && unanswered <= self.retry.replays_max,
                 Retry::No => false,
             };
-            if !safe || candidates.is_empty() || attempt == self.retry.attempts_max {
+            if !safe || candidates.is_empty() || attempts.count as usize == self.retry.attempts_max
+            {
                 return Err(error.into());
             }
             self.metrics.retries.inc();
@@ -102,8 +117,9 @@ impl Dispatcher {
     /// Keeps the connection of a finished answer.
     pub(crate) fn release(&self, answer: Answer) {
         if let Some(connection) = answer.response.into_connection() {
-            self.pool.put(Incarnation::from(&*answer.node), connection);
+            self.pool.put(Incarnation::from(&**answer.attempt.node()), connection);
         }
+        answer.attempt.completed();
     }
 
     /// One node's answer.
@@ -113,21 +129,23 @@ impl Dispatcher {
     /// counts. A request that may not be replayed gets a new connection at once.
     async fn ask(
         &self,
-        node: &NodeView,
+        attempt: &Attempt,
         outgoing: &OutgoingRequest,
     ) -> Result<Response, UpstreamError> {
+        let node = &**attempt.node();
         let token =
             node.token.as_ref().and_then(|token| HeaderValue::from_str(token.expose()).ok());
+        let fields = NodeFields { token, traceparent: attempt.traceparent() };
         let pooled = outgoing.replayable.then(|| self.pool.take(&node.into())).flatten();
         let mut unanswered = None;
         if let Some(connection) = pooled {
-            match connection.exchange(outgoing, token.as_ref(), self.first_byte).await {
+            match connection.exchange(outgoing, &fields, self.first_byte).await {
                 Err(error @ UpstreamError::Unanswered(_)) => unanswered = Some(error),
                 answered => return answered,
             }
         }
         match Connection::open(node.address, self.connect).await {
-            Ok(connection) => connection.exchange(outgoing, token.as_ref(), self.first_byte).await,
+            Ok(connection) => connection.exchange(outgoing, &fields, self.first_byte).await,
             Err(error) => {
                 if matches!(error, UpstreamError::ConnectRefused) {
                     self.fleet.report_connect_refused(&node.id, node.generation);
@@ -138,13 +156,15 @@ impl Dispatcher {
     }
 
     /// A backend was lost in the middle of its answer.
-    pub(crate) fn note_lost(&self, node: &NodeView, error: &RequestError) {
+    pub(crate) fn note_lost(&self, answer: &mut Answer, error: &RequestError) {
         if let RequestError::Upstream(error) = error {
-            self.note(node, error);
+            self.note(&mut answer.attempt, error);
         }
     }
 
-    fn note(&self, node: &NodeView, error: &UpstreamError) {
+    fn note(&self, attempt: &mut Attempt, error: &UpstreamError) {
+        attempt.failed(error.kind());
+        let node = attempt.node();
         tracing::warn!(backend = %node.id, address = %node.address, %error, "backend failed a request");
         self.metrics.upstream_error(error.kind());
     }
@@ -223,7 +243,9 @@ mod tests {
         let dies = tokio::spawn(async move { backend.read(&mut [0; 1024]).await });
         let outgoing =
             OutgoingRequest::new(&Method::POST, "/", HeaderMap::new().iter(), "{}".into(), true);
-        let error = dispatcher.ask(&node, &outgoing).await.expect_err("it died");
+        let hop = inferno_shared::telemetry::spans::Hop::receive(None);
+        let attempt = Attempts::new(hop, "POST").begin(&Arc::new(node));
+        let error = dispatcher.ask(&attempt, &outgoing).await.expect_err("it died");
         assert!(matches!(error, UpstreamError::Unanswered(_)), "{error}");
         assert!(dies.await.expect("it ran").expect("it read") > 0);
     }

@@ -23,7 +23,7 @@ pub(crate) enum RequestError {
     ReadTimeout,
     #[error("an upgrade to another protocol was requested")]
     UpgradeRequested,
-    #[error("the client sent the internal header {name}")]
+    #[error("the client sent an internal header")]
     InternalHeader { name: String },
     #[error("no such path")]
     UnknownPath,

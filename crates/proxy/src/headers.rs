@@ -1,6 +1,7 @@
 //! Which header fields pass, in each direction, pure.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use inferno_shared::telemetry::trace_context::{TRACEPARENT, TRACESTATE};
 
 /// Brings a lease's token to its backend.
 pub(crate) const TOKEN: &str = "x-inferno-token";
@@ -40,16 +41,20 @@ pub(crate) fn internal(headers: &HeaderMap) -> Option<&HeaderName> {
     headers.keys().find(|name| name.as_str().starts_with(INTERNAL_PREFIX))
 }
 
-/// What of a client's header goes to a backend, and the id of the request.
+/// What of a client's header goes to a backend, the id of the request, and what tracing systems tell
+/// each other. `traceparent` is not among it: each attempt has its own.
 pub(crate) fn to_backend<'a>(
     headers: &'a HeaderMap,
     request_id: &'a HeaderValue,
+    tracestate: Option<&'a HeaderValue>,
 ) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
     let named = named_by_connection(headers);
-    let stays = |name| NOT_FOR_BACKENDS.contains(name) || *name == REQUEST_ID;
+    let told_anew = [&REQUEST_ID, &TRACEPARENT, &TRACESTATE];
+    let stays = move |name| NOT_FOR_BACKENDS.contains(name) || told_anew.contains(&name);
     let passing =
         headers.iter().filter(move |(name, _)| !stays(name) && !is_hop_by_hop(name, &named));
-    passing.chain([(&REQUEST_ID, request_id)])
+    let tracestate = tracestate.map(|tracestate| (&TRACESTATE, tracestate));
+    passing.chain([(&REQUEST_ID, request_id)]).chain(tracestate)
 }
 
 /// What of a backend's header goes to the client, and the id of the request. The length stays: it
@@ -111,13 +116,16 @@ mod tests {
             ("host", "h"),
             ("content-type", "application/json"),
             ("traceparent", "00-1"),
+            ("tracestate", "theirs=1"),
             ("x-request-id", "../../bad"),
         ]);
         let id = HeaderValue::from_static("id-1");
-        let out = to_backend(&headers, &id).map(|(name, value)| (name.clone(), value.clone()));
+        let state = HeaderValue::from_static("ours=1");
+        let out = to_backend(&headers, &id, Some(&state))
+            .map(|(name, value)| (name.clone(), value.clone()));
         let out: HeaderMap = out.collect();
-        assert_eq!(names(&out), ["content-type", "traceparent", "x-request-id"]);
-        assert_eq!(out["x-request-id"], "id-1");
+        assert_eq!(names(&out), ["content-type", "tracestate", "x-request-id"]);
+        assert_eq!((&out["x-request-id"], &out["tracestate"]), (&id, &state));
     }
 
     #[test]

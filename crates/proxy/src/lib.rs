@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod attempt;
 mod body;
 mod dispatch;
 mod downstream;
@@ -23,7 +24,6 @@ mod limits;
 mod metrics;
 mod models;
 mod relay;
-mod request_id;
 mod route;
 mod routing;
 mod run;
@@ -34,5 +34,5 @@ mod unwritten;
 mod upstream;
 
 pub use routing::Fleet;
-pub use run::{ProxyError, RunningProxy, check, run_blocking, start};
+pub use run::{ProxyError, RunningProxy, SERVICE, check, run_blocking, start};
 pub use server::{TrafficError, TrafficServer};

@@ -12,5 +12,5 @@ struct Args {
 }
 
 fn main() -> anyhow::Result<()> {
-    Ok(service::run(&Args::parse().service, inferno_proxy::run_blocking)?)
+    Ok(service::run(inferno_proxy::SERVICE, &Args::parse().service, inferno_proxy::run_blocking)?)
 }

@@ -58,7 +58,30 @@ impl Route {
         !matches!(self, Self::Passthrough | Self::Unknown)
     }
 
-    /// The value of the metrics' `route` label.
+    /// The endpoint's path, for spans; a path that we do not know is the client's own text.
+    pub(crate) fn path(self) -> Option<&'static str> {
+        match self {
+            Self::Chat => Some("/v1/chat/completions"),
+            Self::Completions => Some("/v1/completions"),
+            Self::Embeddings => Some("/v1/embeddings"),
+            Self::Rerank => Some("/v1/rerank"),
+            Self::Tokenize => Some("/v1/tokenize"),
+            Self::Models => Some("/v1/models"),
+            Self::Passthrough | Self::Unknown => None,
+        }
+    }
+
+    /// What OpenTelemetry's conventions for generative AI call it.
+    pub(crate) fn operation(self) -> Option<&'static str> {
+        match self {
+            Self::Chat => Some("chat"),
+            Self::Completions => Some("text_completion"),
+            Self::Embeddings => Some("embeddings"),
+            _ => None,
+        }
+    }
+
+    /// The value of the metrics' `route` label, and of the log's field.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Chat => "chat_completions",
@@ -92,6 +115,7 @@ mod tests {
             ("*", Route::Unknown),
         ] {
             assert_eq!(Route::of(path), route, "{path}");
+            assert_eq!(Route::of(route.path().unwrap_or("/x")).path(), route.path(), "{path}");
         }
     }
 

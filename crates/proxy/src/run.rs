@@ -14,13 +14,13 @@ use inferno_shared::{
         lease::{Announcer, Leases, introductions},
         registry::Registry,
     },
-    shutdown,
+    shutdown, telemetry,
     vitals::ServiceState,
 };
 use std::{io, net::SocketAddr, sync::Arc};
 
 /// The name of the service in vitals and logs.
-const SERVICE: &str = "inferno-proxy";
+pub const SERVICE: &str = "inferno-proxy";
 
 /// Why a proxy did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +60,7 @@ pub struct RunningProxy {
 /// other machines.
 pub async fn start(config: &Config) -> Result<RunningProxy, ProxyError> {
     let metrics = MetricsCollector::new();
+    telemetry::register_metrics(metrics.registry()).map_err(TrafficError::Metrics)?;
     let node = Node::new(config)?;
     let peers = node.proxies(config, "proxy.peers", &config.proxy.peers)?;
     tokio::spawn(node.reloadable().on_hangup()?);

@@ -3,7 +3,7 @@
 
 use crate::{
     config::{Config, ConfigArgs, ConfigError},
-    operations_client,
+    identity, operations_client,
     operations_server::OperationsError,
     registration::secrets::Secrets,
     telemetry,
@@ -46,20 +46,24 @@ pub enum ServiceError {
     Failed(Box<dyn Error + Send + Sync>),
 }
 
-/// Loads the configuration and runs `serve` until it returns, or answers `--healthcheck`.
+/// Loads the configuration and runs `serve`, which is called `service`, until it returns; or answers
+/// `--healthcheck`.
 ///
 /// # Errors
 /// If the configuration is unusable, the service fails, or the health check is negative.
 pub fn run<E: Error + Send + Sync + 'static>(
+    service: &'static str,
     args: &ServiceArgs,
     serve: impl FnOnce(&Config) -> Result<(), E>,
 ) -> Result<(), ServiceError> {
-    let config = Config::load(&args.config)?;
+    let mut config = Config::load(&args.config)?;
     if args.healthcheck {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         return Ok(runtime.block_on(operations_client::healthcheck(&config.operations))?);
     }
-    telemetry::start(&config)?;
+    // Named here, once: log lines and registration must agree.
+    config.node.id.get_or_insert_with(identity::default_node_id);
+    let _telemetry = telemetry::start(&config, service)?;
     if args.exit_with_parent {
         std::thread::Builder::new().name("parent".into()).spawn(stop_when_input_ends)?;
     }
@@ -67,7 +71,7 @@ pub fn run<E: Error + Send + Sync + 'static>(
 }
 
 /// What either service would refuse of `config` at its start, as far as it shows without starting:
-/// secrets that cannot be read, registration open to other machines.
+/// secrets that cannot be read, registration open to other machines, a collector's header fields.
 pub fn check(config: &Config) -> Vec<String> {
     let sources = config.registration.secret_sources();
     let mut problems = Vec::new();
@@ -84,6 +88,7 @@ pub fn check(config: &Config) -> Vec<String> {
     if !guarded && !addr.ip().is_loopback() {
         problems.push(OperationsError::Open(addr).to_string());
     }
+    problems.extend(telemetry::check(config).err().map(|error| error.to_string()));
     problems
 }
 

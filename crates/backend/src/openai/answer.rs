@@ -1,7 +1,7 @@
 //! Writing an answer: one JSON object, or a stream of server-sent events.
 
 use super::{errors::ApiError, params::Params, usage};
-use crate::metrics::{Observed, Observer};
+use crate::{exchange::Exchange, metrics::Observed};
 use bytes::Bytes;
 use inferno_engine::{
     Finish, Generation, GenerationEvent, GenerationRequest, SubmitError, TokenEvent, TokenLogprob,
@@ -92,29 +92,26 @@ impl Answer {
     pub async fn whole(
         &self,
         mut generation: Generation,
-        mut observer: Observer,
+        exchange: &mut Exchange,
     ) -> Result<Bytes, ApiError> {
         let mut text = String::new();
         let mut logprobs = Vec::new();
         loop {
             match generation.next().await {
                 Some(GenerationEvent::Token(event)) => {
-                    observer.saw(Observed::Tokens(event.token_ids.len()));
+                    exchange.saw(Observed::Tokens(event.token_ids.len()));
                     text.push_str(&event.text);
                     logprobs.extend(event.logprobs);
                 }
                 Some(GenerationEvent::Finished(finish)) => {
-                    observer.saw(Observed::Finish(&finish));
+                    exchange.saw(Observed::Finish(&finish));
                     return Ok(self.object(&text, &logprobs, &finish));
                 }
                 Some(GenerationEvent::Failed(error)) => {
-                    observer.saw(Observed::Failure);
+                    exchange.saw(Observed::Failure);
                     return Err(error.into());
                 }
-                None => {
-                    observer.saw(Observed::Failure);
-                    return Err(ApiError::internal());
-                }
+                None => return Err(ApiError::internal()),
             }
         }
     }
@@ -165,7 +162,7 @@ fn event(data: &str) -> Bytes {
 pub struct Stream {
     answer: Answer,
     generation: Generation,
-    observer: Observer,
+    exchange: Exchange,
     characters: usize,
     opened: bool,
     ended: bool,
@@ -173,12 +170,18 @@ pub struct Stream {
 
 impl Stream {
     /// Begins to write `generation`.
-    pub fn new(answer: Answer, generation: Generation, observer: Observer) -> Self {
-        Self { answer, generation, observer, characters: 0, opened: false, ended: false }
+    pub fn new(answer: Answer, generation: Generation, exchange: Exchange) -> Self {
+        Self { answer, generation, exchange, characters: 0, opened: false, ended: false }
     }
 
     /// The next bytes to send: one event for each token that releases text; `None` after the last.
     pub async fn next(&mut self) -> Option<Bytes> {
+        let bytes = self.write_next().await?;
+        self.exchange.sent(bytes.len());
+        Some(bytes)
+    }
+
+    async fn write_next(&mut self) -> Option<Bytes> {
         if self.ended {
             return None;
         }
@@ -189,7 +192,7 @@ impl Stream {
         loop {
             match self.generation.next().await {
                 Some(GenerationEvent::Token(event)) => {
-                    self.observer.saw(Observed::Tokens(event.token_ids.len()));
+                    self.exchange.saw(Observed::Tokens(event.token_ids.len()));
                     if let Some(bytes) = self.text(&event) {
                         return Some(bytes);
                     }
@@ -215,7 +218,7 @@ impl Stream {
 
     fn end(&mut self, finish: &Finish) -> Bytes {
         self.ended = true;
-        self.observer.saw(Observed::Finish(finish));
+        self.exchange.saw(Observed::Finish(finish));
         let mut last = self.answer.event(&Delta::End(finish)).to_vec();
         if self.answer.params.include_usage {
             last.extend_from_slice(&self.answer.usage_event(finish));
@@ -227,7 +230,7 @@ impl Stream {
     /// An error after the first byte: an event of its own, and no `[DONE]`.
     fn fail(&mut self, error: &ApiError) -> Bytes {
         self.ended = true;
-        self.observer.saw(Observed::Failure);
+        self.exchange.failed(error);
         event(&String::from_utf8_lossy(&error.body()))
     }
 }

@@ -109,10 +109,8 @@ impl From<SubmitError> for ApiError {
 impl From<GenerationError> for ApiError {
     fn from(error: GenerationError) -> Self {
         match error {
-            GenerationError::Request(reason) => {
-                tracing::error!(%reason, "a request failed inside the engine");
-                Self::internal()
-            }
+            // The engine has logged what it was.
+            GenerationError::Request(_) => Self::internal(),
             GenerationError::Stopped => Self::unavailable("engine_stopped", "the engine stopped"),
         }
     }

@@ -37,7 +37,7 @@ pub fn require_model(engine: &Engine, model: &str) -> Result<(), ApiError> {
     if engine.info().id == model { Ok(()) } else { Err(ApiError::model_not_found(model)) }
 }
 
-fn finish_reason(finish: &Finish) -> &'static str {
+pub(crate) fn finish_reason(finish: &Finish) -> &'static str {
     match finish.reason {
         FinishReason::Stop => "stop",
         FinishReason::Length => "length",

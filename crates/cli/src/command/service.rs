@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 /// Runs the proxy until it is told to stop.
 pub(crate) fn proxy(args: &ServiceArgs) -> anyhow::Result<ExitCode> {
-    service::run(args, inferno_proxy::run_blocking)?;
+    service::run(inferno_proxy::SERVICE, args, inferno_proxy::run_blocking)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Runs a backend until it is told to stop.
 pub(crate) fn backend(args: &ServiceArgs) -> anyhow::Result<ExitCode> {
-    service::run(args, inferno_backend::run_blocking)?;
+    service::run(inferno_backend::SERVICE, args, inferno_backend::run_blocking)?;
     Ok(ExitCode::SUCCESS)
 }

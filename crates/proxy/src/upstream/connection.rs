@@ -3,6 +3,7 @@
 use super::{ResponseHead, UpstreamError, head};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method};
+use inferno_shared::telemetry::trace_context::TRACEPARENT;
 use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -43,6 +44,15 @@ impl OutgoingRequest {
     }
 }
 
+/// What of a request's header differs by node and attempt.
+#[derive(Debug)]
+pub(crate) struct NodeFields {
+    /// Shows a backend that its own proxy asks.
+    pub(crate) token: Option<HeaderValue>,
+    /// The attempt's place in the trace.
+    pub(crate) traceparent: HeaderValue,
+}
+
 /// A socket to a backend. Dropping it is how a backend learns that nobody waits for its answer.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -77,15 +87,15 @@ impl Connection {
         error.is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Sends `request` to the node that wants `token`, and reads the answer's head within `patience`.
+    /// Sends `request` with the node's own `fields`, and reads the answer's head within `patience`.
     pub(crate) async fn exchange(
         mut self,
         request: &OutgoingRequest,
-        token: Option<&HeaderValue>,
+        fields: &NodeFields,
         patience: Duration,
     ) -> Result<Response, UpstreamError> {
         let answered = async {
-            let sent = self.send(request, token).await;
+            let sent = self.send(request, fields).await;
             // A backend may answer before it has read everything, to refuse it, and close.
             let head = self.read_head().await;
             match (sent, head) {
@@ -99,16 +109,13 @@ impl Connection {
         Ok(Response { head, connection: self })
     }
 
-    async fn send(
-        &mut self,
-        request: &OutgoingRequest,
-        token: Option<&HeaderValue>,
-    ) -> io::Result<()> {
+    async fn send(&mut self, request: &OutgoingRequest, fields: &NodeFields) -> io::Result<()> {
         let inline = request.body.len().min(ONE_WRITE_BYTES_MAX);
         let mut out = BytesMut::with_capacity(request.head.len() + HEAD_BYTES + inline);
         out.extend_from_slice(&request.head);
         head::field(&mut out, "host", self.host.as_bytes());
-        if let Some(token) = token {
+        head::field(&mut out, TRACEPARENT.as_str(), fields.traceparent.as_bytes());
+        if let Some(token) = &fields.token {
             head::field(&mut out, crate::headers::TOKEN, token.as_bytes());
         }
         out.extend_from_slice(b"\r\n");

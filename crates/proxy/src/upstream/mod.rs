@@ -13,7 +13,7 @@ mod connection;
 mod head;
 mod pool;
 
-pub(crate) use connection::{Connection, OutgoingRequest, Response};
+pub(crate) use connection::{Connection, NodeFields, OutgoingRequest, Response};
 pub(crate) use head::{CodecError, ResponseHead};
 pub(crate) use pool::{Incarnation, Pool};
 

@@ -5,7 +5,7 @@ use super::support::{END, EVENTS, Proxy, chat, ok};
 #[tokio::test]
 async fn what_a_backend_gets_and_what_it_does_not() {
     let (proxy, backend) = Proxy::with_backend().await;
-    let head = "authorization: Bearer sk-secret\r\nx-request-id: trace-1\r\ntraceparent: 00-ab\r\n\
+    let head = "authorization: Bearer sk-secret\r\nx-request-id: trace-1\r\n\
                 connection: keep-alive, x-private\r\nx-private: 1\r\nhost:";
     let mut client = proxy
         .send(
@@ -16,7 +16,6 @@ async fn what_a_backend_gets_and_what_it_does_not() {
     assert_eq!(received.line, "POST /v1/chat/completions?a=b HTTP/1.1");
     assert_eq!(received.headers["x-request-id"], "trace-1");
     assert_eq!(received.headers["x-inferno-token"], "lease-token");
-    assert_eq!(received.headers["traceparent"], "00-ab");
     assert_eq!(received.headers["host"], backend.node.address.to_string());
     for absent in ["authorization", "connection", "x-private"] {
         assert!(!received.headers.contains_key(absent), "{absent}");
@@ -26,6 +25,32 @@ async fn what_a_backend_gets_and_what_it_does_not() {
     assert_eq!(answer.headers["x-request-id"], "trace-1");
     assert_eq!(answer.headers["server"], "b");
     assert!(!answer.headers.contains_key("x-inferno-step"));
+}
+
+/// What a backend is told of the trace, by a client that sent these header lines.
+async fn trace_of(header: &str) -> (String, Option<String>) {
+    let (proxy, backend) = Proxy::with_backend().await;
+    let _client = proxy.send(chat("").replace("host:", &format!("{header}host:")).as_bytes()).await;
+    let (_upstream, mut received) = backend.receive().await;
+    let parent = received.headers.remove("traceparent").expect("there always is one");
+    (parent, received.headers.remove("tracestate"))
+}
+
+#[tokio::test]
+async fn a_backend_is_told_of_the_trace_under_a_span_of_the_proxy() {
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let header = format!("traceparent: 00-{trace}-b7ad6b7169203331-01\r\n");
+    let (parent, state) =
+        trace_of(&format!("{header}tracestate: a=1\r\ntracestate: b=2\r\n")).await;
+    assert!(parent.starts_with(&format!("00-{trace}-")) && parent.ends_with("-01"), "{parent}");
+    assert!(!parent.contains("b7ad6b7169203331"), "another span: {parent}");
+    assert_eq!(state.as_deref(), Some("a=1,b=2"));
+    for malformed in ["", "traceparent: 00-ab\r\n", &format!("{header}{header}")] {
+        let (parent, state) = trace_of(&format!("{malformed}tracestate: a=1\r\n")).await;
+        assert_eq!(parent.len(), 55, "a new one: {parent}");
+        assert!(!parent.contains(trace) && parent.ends_with("-00"), "{parent}");
+        assert_eq!(state, None, "nothing of a trace that was not taken up");
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 use super::kind::{
     Kind::{
         self, Address, Boolean, Bytes, Choice, Count, Device, Host, List, LogFilter, Milliseconds,
-        Network, NodeId, Operations, Path, Secret, Text,
+        Network, NodeId, Operations, Path, Ratio, Secret, Text, Url,
     },
     Range, none,
 };
@@ -112,6 +112,32 @@ pub const KEYS: &[Key] = &[
         "log.format",
         Choice(&["auto", "human", "json"]),
         "Shape of a log line. auto: human on a terminal, else JSON.",
+    ),
+    key(
+        "telemetry.otlp.endpoint",
+        Url,
+        "Where spans are posted, in protobuf: of a collector, e.g. http://127.0.0.1:4318. Without a \
+         path, /v1/traces.",
+    )
+    .or("no spans are exported"),
+    key(
+        "telemetry.otlp.headers",
+        Secret,
+        "name=value,name=value: header fields for the collector, its credentials for example.",
+    )
+    .or("none"),
+    key("telemetry.otlp.headers_file", Path, "The file that holds telemetry.otlp.headers.")
+        .or("none"),
+    key(
+        "telemetry.otlp.timeout_ms",
+        Milliseconds(AT_LEAST_1),
+        "For the collector to take a batch; the batch is dropped and counted above.",
+    ),
+    key(
+        "telemetry.otlp.sample_ratio",
+        Ratio,
+        "Which share of the traces that begin here is recorded. Who comes with a traceparent has \
+         decided already.",
     ),
     key(
         "operations.addr",
@@ -287,6 +313,10 @@ pub const KEYS: &[Key] = &[
 pub(super) const TABLES: &[(&str, &str)] = &[
     ("node", "This process among the others."),
     ("log", "What is logged, and how. Logs go to standard error."),
+    (
+        "telemetry.otlp",
+        "Traces for an OpenTelemetry collector (OTLP over HTTP). docs/logs.md has more.",
+    ),
     ("operations", "The operations server of this process: health, metrics, registration."),
     ("operations.tls", "TLS on that port, and towards the operations ports of other nodes."),
     (

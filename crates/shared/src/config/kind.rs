@@ -36,6 +36,10 @@ pub enum Kind {
     Boolean,
     /// A whole number.
     Count(Range),
+    /// A share: a number from 0 to 1.
+    Ratio,
+    /// `http://…` or `https://…`, without credentials.
+    Url,
     /// A duration.
     Milliseconds(Range),
     /// A number of bytes: `16777216`, `16MiB`.
@@ -107,6 +111,8 @@ impl Kind {
             Self::NodeId => "1-128 of A-Z a-z 0-9 . _ -".into(),
             Self::LogFilter => "a level, or directives TARGET=LEVEL".into(),
             Self::Device => "auto, cpu or cuda:N".into(),
+            Self::Ratio => "a number from 0 to 1".into(),
+            Self::Url => "an http:// or https:// address".into(),
             Self::Choice(words) => one_of(words),
             Self::Boolean => "true or false".into(),
             Self::Count(range) => format!("a whole number{}", range.describe(|n| n.to_string())),
@@ -126,6 +132,10 @@ impl Kind {
                 let number = text.trim().parse::<u64>();
                 Value::from(number.map_err(|_| format!("`{text}` is not a whole number"))?)
             }
+            Self::Ratio => {
+                let number = text.trim().parse::<f64>();
+                Value::from(number.map_err(|_| format!("`{text}` is not {}", self.example()))?)
+            }
             Self::List(_) => Value::from(parse_list(text)?),
             Self::Text | Self::Secret | Self::Path => Value::from(text),
             _ => Value::from(text.trim()),
@@ -140,6 +150,8 @@ impl Kind {
             (Self::Count(range) | Self::Milliseconds(range), Value::Num(..)) => {
                 range.check(number(value)?, |number| number.to_string())
             }
+            (Self::Ratio, Value::Num(..)) if is_ratio(value) => Ok(()),
+            (Self::Ratio, _) => Err(format!("must be {}", self.example())),
             (Self::Bytes(range), Value::Num(..)) => range.check(number(value)?, bytes),
             (Self::Bytes(range), Value::String(_, text)) => {
                 range.check(text.parse::<ByteSize>()?.0, bytes)
@@ -164,6 +176,7 @@ impl Kind {
             Self::Network => text.parse::<IpNet>().is_ok(),
             Self::NodeId => is_valid_id(text),
             Self::Device => text.parse::<super::Device>().is_ok(),
+            Self::Url => return check_url(text),
             Self::Choice(words) => return check_choice(text, words),
             Self::LogFilter => return check_filter(text),
             _ => true,
@@ -184,6 +197,8 @@ impl Kind {
             Self::LogFilter => "a level in quotes".into(),
             Self::Device => "a device: \"auto\", \"cpu\" or \"cuda:N\"".into(),
             Self::Choice(words) => one_of(words),
+            Self::Ratio => "a number from 0 to 1".into(),
+            Self::Url => "an address, e.g. \"http://127.0.0.1:4318\"".into(),
             Self::Boolean => "true or false".into(),
             Self::Count(_) => "a whole number".into(),
             Self::Milliseconds(_) => "a whole number of milliseconds".into(),
@@ -226,6 +241,25 @@ fn number(value: &Value) -> Result<u64, String> {
             .to_u128()
             .and_then(|number| u64::try_from(number).ok())
             .ok_or_else(|| "must be a whole number".into()),
+    }
+}
+
+fn is_ratio(value: &Value) -> bool {
+    let whole = value.to_i128().map(|number| number as f64);
+    whole.or_else(|| value.to_f64()).is_some_and(|number| (0.0..=1.0).contains(&number))
+}
+
+fn check_url(text: &str) -> Result<(), String> {
+    let url: http::Uri = text.parse().map_err(|_| format!("`{text}` is no URL"))?;
+    if !matches!(url.scheme_str(), Some("http" | "https")) {
+        return Err(format!("`{text}` must begin with http:// or https://"));
+    }
+    // Not quoted: it holds a secret.
+    match url.authority() {
+        Some(authority) if authority.as_str().contains('@') => {
+            Err("must hold no credentials: every log and `config show` would have them".into())
+        }
+        _ => Ok(()),
     }
 }
 

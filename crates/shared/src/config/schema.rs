@@ -14,6 +14,8 @@ pub struct Config {
     pub node: NodeConfig,
     /// What is logged and how.
     pub log: LogConfig,
+    /// Where traces go.
+    pub telemetry: TelemetryConfig,
     /// The operations server of this process.
     pub operations: OperationsConfig,
     /// Who may register, and for how long.
@@ -75,6 +77,30 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line.
     Json,
+}
+
+/// `telemetry.*`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetryConfig {
+    /// Export by OpenTelemetry's protocol.
+    pub otlp: OtlpConfig,
+}
+
+/// `telemetry.otlp.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OtlpConfig {
+    /// Where spans are posted; none: nowhere.
+    pub endpoint: Option<String>,
+    /// `name=value,…`, sent along.
+    pub headers: Option<Secret>,
+    /// The file that holds them.
+    pub headers_file: Option<PathBuf>,
+    /// How long one post may take.
+    pub timeout_ms: u64,
+    /// The share of the traces that begin here which is recorded.
+    pub sample_ratio: f64,
 }
 
 /// `operations.*`
@@ -255,6 +281,18 @@ pub struct BackendConfig {
 impl Default for LogConfig {
     fn default() -> Self {
         Self { level: "info".into(), format: LogFormat::Auto }
+    }
+}
+
+impl Default for OtlpConfig {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            headers: None,
+            headers_file: None,
+            timeout_ms: 5_000,
+            sample_ratio: 1.0,
+        }
     }
 }
 

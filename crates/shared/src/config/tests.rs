@@ -279,3 +279,26 @@ fn each_value_says_where_it_came_from() {
     assert_eq!(of("backend.kv_memory"), (String::new(), "default".into(), false));
     assert_eq!(settings.len(), keys::KEYS.len());
 }
+
+#[test]
+fn a_share_and_an_address_are_what_they_say() {
+    let ratio = |text: &str| load(&[], &[&format!("telemetry.otlp.sample_ratio={text}")], None);
+    assert_eq!(
+        ratio("0.25").expect("a share").telemetry.otlp.sample_ratio.to_bits(),
+        0.25f64.to_bits()
+    );
+    let file = Some("[telemetry.otlp]\nsample_ratio = 1\nendpoint = \"https://c/v1/traces\"");
+    let otlp = load(&[], &[], file).expect("whole numbers too").telemetry.otlp;
+    assert_eq!(otlp.endpoint.as_deref(), Some("https://c/v1/traces"));
+    for bad in ["1.1", "-0.1", "NaN", "10%", "x"] {
+        let error = ratio(bad).expect_err("refused").to_string();
+        assert_says(&error, &["telemetry.otlp.sample_ratio", "0 to 1"]);
+    }
+    for bad in ["c:4318", "grpc://c:4317", "localhost", "http://"] {
+        let error = error(&[("INFERNO_TELEMETRY__OTLP__ENDPOINT", bad)], &[], None);
+        assert_says(&error, &["INFERNO_TELEMETRY__OTLP__ENDPOINT"]);
+    }
+    let error = error(&[], &["telemetry.otlp.endpoint=http://u:hunter2@c:4318"], None);
+    assert_says(&error, &["telemetry.otlp.endpoint", "no credentials"]);
+    assert!(!error.contains("hunter2"), "{error}");
+}

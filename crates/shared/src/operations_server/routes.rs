@@ -15,7 +15,11 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::Serialize;
-use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
 
 type Answer = Response<Full<Bytes>>;
 
@@ -25,12 +29,36 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// A registration's body must arrive within this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Answers one request.
+/// Answers one request, and logs it: at debug, for these come each second from whoever watches.
 pub(super) async fn answer(
     context: &Context,
     caller: SocketAddr,
     request: Request<Incoming>,
 ) -> Answer {
+    let began = Instant::now();
+    let route = label(request.uri().path());
+    let answer = choose(context, caller, request).await;
+    tracing::debug!(
+        target: "inferno::operations",
+        route,
+        status = answer.status().as_u16(),
+        duration_ms = began.elapsed().as_micros() as f64 / 1e3,
+        %caller,
+        "operations request"
+    );
+    answer
+}
+
+/// The path, as far as it is ours and not the caller's own text.
+fn label(path: &str) -> &'static str {
+    const KNOWN: [&str; 6] =
+        ["/metrics", "/telemetry", "/health", "/health/live", "/peers", "/registration"];
+    let known = KNOWN.into_iter().find(|known| *known == path);
+    let leaves = path.starts_with("/registration/").then_some("/registration/{id}");
+    known.or(leaves).unwrap_or("unknown")
+}
+
+async fn choose(context: &Context, caller: SocketAddr, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
     let method = match *request.method() {
         // hyper leaves out the body of an answer to HEAD.
@@ -106,7 +134,7 @@ async fn register(context: &Context, caller: SocketAddr, request: Request<Incomi
     match outcome.await {
         Ok(registered) => json(StatusCode::OK, &registered),
         Err(refusal) => {
-            tracing::warn!(%caller, reason = %refusal, "registration refused");
+            tracing::warn!(%caller, reason = refusal.reason(), "registration refused");
             refuse(&refusal)
         }
     }

@@ -253,6 +253,15 @@ impl Refusal {
         }
     }
 
+    /// For the log. What was malformed is the caller's own text, and may be the secret or the token in
+    /// the wrong place: the caller is told, the log is not.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Malformed(_) => "the registration is malformed; its sender was told how".into(),
+            _ => self.to_string(),
+        }
+    }
+
     /// The body it is answered with.
     pub fn body(&self) -> Refused {
         let message = self.to_string();

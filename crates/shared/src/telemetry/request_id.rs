@@ -1,7 +1,7 @@
-//! The name of a request, the same in the client's log, in ours and in the backend's.
+//! The name of a request, the same in the client's log, in the proxy's and in the backend's.
 
+use crate::identity::random_hex;
 use http::HeaderValue;
-use inferno_shared::identity::random_hex;
 use std::sync::{
     LazyLock,
     atomic::{AtomicU64, Ordering::Relaxed},
@@ -10,8 +10,8 @@ use std::sync::{
 /// Longest id taken from a client, bytes.
 const LENGTH_MAX: usize = 128;
 
-/// The client's own id if it is harmless in a log line, else a new one.
-pub(crate) fn choose(given: Option<&HeaderValue>) -> HeaderValue {
+/// The id that came with a request, if it is harmless in a log line, else a new one.
+pub fn choose(given: Option<&HeaderValue>) -> HeaderValue {
     given.filter(|value| is_sane(value.as_bytes())).cloned().unwrap_or_else(mint)
 }
 
