@@ -193,11 +193,8 @@ impl Service {
         let mut guard = self.collector.request_started();
         let body = self.read(request).await?;
         let submitted = self.submit(body, created, prepare).await;
-        if submitted.as_ref().is_err_and(|error| error.status == StatusCode::INTERNAL_SERVER_ERROR)
-        {
-            guard.failed();
-        }
-        let (answer, generation) = submitted?;
+        let (answer, generation) =
+            submitted.inspect_err(|error| guard.answered(error.status.as_u16()))?;
         let observer = self.metrics.observe(guard);
         if answer.streams() {
             return Ok(event_stream(Stream::new(answer, generation, observer)));
@@ -251,7 +248,6 @@ impl Service {
     fn refuse(&self, error: &ApiError) -> Response<Body> {
         let mut response = json(error.status, error.body());
         if error.status == StatusCode::SERVICE_UNAVAILABLE {
-            self.collector.add_backoff();
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

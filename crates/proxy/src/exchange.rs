@@ -88,12 +88,10 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.guard.answered(self.status);
         let truncated = self.error.is_some() && self.status < 400;
-        if self.status >= 500 || truncated {
+        if truncated {
             self.guard.failed();
-        }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            self.metrics.node.add_backoff();
         }
         if !self.ended {
             self.cut();

@@ -31,6 +31,7 @@ mod stream;
 mod unwritten;
 mod upstream;
 
+pub use metrics::METRICS;
 pub use routing::Fleet;
 pub use run::{ProxyError, RunningProxy, run_blocking, start};
 pub use server::{TrafficError, TrafficServer};

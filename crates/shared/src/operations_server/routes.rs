@@ -17,13 +17,11 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Duration};
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 
 const JSON: &str = "application/json";
 const PLAIN: &str = "text/plain; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// A registration's body must arrive within this time.
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Answers one request.
 pub(super) async fn answer(
@@ -100,7 +98,7 @@ fn peers(context: &Context, caller: SocketAddr, request: &Request<Incoming>) -> 
 async fn register(context: &Context, caller: SocketAddr, request: Request<Incoming>) -> Answer {
     let outcome = async {
         authorize(context, caller, &request)?;
-        let body = read(request).await?;
+        let body = read(request, context.limits.body).await?;
         context.register(wire::parse(&body)?).await
     };
     match outcome.await {
@@ -149,18 +147,16 @@ fn authorize(
 }
 
 /// The whole body, within its limits of size and time.
-async fn read(request: Request<Incoming>) -> Result<Bytes, Refusal> {
+async fn read(request: Request<Incoming>, patience: Duration) -> Result<Bytes, Refusal> {
     let limited = Limited::new(request.into_body(), wire::BODY_BYTES_MAX).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, limited).await {
+    match tokio::time::timeout(patience, limited).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::Malformed(format!(
             "the body is larger than {} bytes",
             wire::BODY_BYTES_MAX
         ))),
         Ok(Err(error)) => Err(Refusal::Malformed(format!("the body could not be read: {error}"))),
-        Err(_) => {
-            Err(Refusal::Malformed(format!("the body did not arrive within {BODY_TIMEOUT:?}")))
-        }
+        Err(_) => Err(Refusal::Malformed(format!("the body did not arrive within {patience:?}"))),
     }
 }
 
