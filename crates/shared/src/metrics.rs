@@ -123,10 +123,11 @@ impl MetricsCollector {
     pub fn vitals(&self) -> NodeVitals {
         let finished = self.finished.load(Relaxed);
         let state = self.state();
+        let usage = self.resources.usage();
         let mut vitals = NodeVitals {
             requests_in_progress: self.requests_in_progress(),
-            cpu_usage: self.resources.cpu_percent(),
-            memory_usage: self.resources.memory_percent(),
+            cpu_usage: usage.cpu_percent,
+            memory_usage: usage.memory_percent,
             failed_responses: self.failed.load(Relaxed),
             backoff_requests: self.backoff.load(Relaxed),
             uptime_seconds: self.started.elapsed().as_secs(),
