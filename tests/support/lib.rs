@@ -4,6 +4,7 @@
 //! [`PATIENCE`] with what the processes logged.
 
 pub mod client;
+pub mod debian;
 pub mod fleet;
 pub mod process;
 
