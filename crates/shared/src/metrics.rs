@@ -7,6 +7,7 @@ mod describe;
 mod node;
 mod reference;
 mod registry;
+mod text;
 
 pub use describe::{Emit, Kind, Label, Metric, STATUS, Values, status_label};
 pub use reference::{Section, reference};
@@ -21,7 +22,7 @@ use std::{
     sync::{
         Arc, OnceLock, RwLock,
         atomic::{
-            AtomicU8, AtomicU64,
+            AtomicU8, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -43,6 +44,8 @@ pub struct MetricsCollector {
     response_us: AtomicU64,
     resources: Resources,
     registry: MetricRegistry,
+    /// Room for a page of text, so that it need not grow while it is written.
+    page_bytes: AtomicUsize,
     hooks: RwLock<Vec<VitalsHook>>,
     stalled: OnceLock<StallProbe>,
 }
@@ -67,6 +70,7 @@ impl MetricsCollector {
             response_us: AtomicU64::new(0),
             resources: Resources::default(),
             registry: MetricRegistry::default(),
+            page_bytes: AtomicUsize::new(0),
             hooks: RwLock::default(),
             stalled: OnceLock::new(),
         })
@@ -147,7 +151,11 @@ impl MetricsCollector {
 
     /// Prometheus text 0.0.4: `inferno_node_*` from `vitals`, then the service's own metrics.
     pub fn prometheus_text(&self, vitals: &NodeVitals) -> String {
-        self.registry.text(node::families(vitals))
+        let mut page = String::with_capacity(self.page_bytes.load(Relaxed));
+        node::write(&mut page, vitals);
+        self.registry.write(&mut page);
+        self.page_bytes.fetch_max(page.len() + 1_024, Relaxed);
+        page
     }
 }
 

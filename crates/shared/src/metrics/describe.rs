@@ -1,11 +1,7 @@
 //! What a metric is, said once: the same row registers it and documents it, so that the page in
 //! `docs/` cannot drift from what a process says.
 
-use prometheus::{
-    HistogramOpts, Opts,
-    core::{Collector, Desc},
-    proto::{self, MetricFamily, MetricType},
-};
+use prometheus::{HistogramOpts, Opts};
 
 /// One metric of a crate's table.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -82,68 +78,6 @@ impl Metric {
             _ => options,
         }
     }
-
-    /// The family of a counter or gauge whose values `read` emits.
-    pub(super) fn family(&self, read: impl FnOnce(&mut Emit<'_>)) -> MetricFamily {
-        let mut metrics = Vec::new();
-        read(&mut |labels, value| metrics.push(self.sample(labels, value)));
-        let mut family = MetricFamily::default();
-        family.set_name(self.name.into());
-        family.set_help(self.help.into());
-        family.set_field_type(match self.kind {
-            Kind::Counter => MetricType::COUNTER,
-            _ => MetricType::GAUGE,
-        });
-        family.set_metric(metrics);
-        family
-    }
-
-    fn sample(&self, values: &[&str], value: f64) -> proto::Metric {
-        debug_assert_eq!(values.len(), self.labels.len(), "{}", self.name);
-        let mut metric = proto::Metric::default();
-        let labels = self.labels.iter().zip(values).map(|(label, value)| {
-            let mut pair = proto::LabelPair::default();
-            pair.set_name(label.name.into());
-            pair.set_value((*value).into());
-            pair
-        });
-        metric.set_label(labels.collect());
-        if self.kind == Kind::Counter {
-            let mut counter = proto::Counter::default();
-            counter.set_value(value);
-            metric.set_counter(counter);
-        } else {
-            let mut gauge = proto::Gauge::default();
-            gauge.set_value(value);
-            metric.set_gauge(gauge);
-        }
-        metric
-    }
-}
-
-/// A counter or gauge whose values are read where they are kept, whenever someone asks.
-pub(super) struct ReadAtScrape<F> {
-    metric: Metric,
-    description: Desc,
-    read: F,
-}
-
-impl<F: Fn(&mut Emit<'_>) + Send + Sync> ReadAtScrape<F> {
-    pub(super) fn new(metric: Metric, read: F) -> prometheus::Result<Self> {
-        let (name, help) = (metric.name.into(), metric.help.into());
-        let labels = metric.label_names().into_iter().map(String::from).collect();
-        Ok(Self { metric, description: Desc::new(name, help, labels, [].into())?, read })
-    }
-}
-
-impl<F: Fn(&mut Emit<'_>) + Send + Sync> Collector for ReadAtScrape<F> {
-    fn desc(&self) -> Vec<&Desc> {
-        vec![&self.description]
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        vec![self.metric.family(&self.read)]
-    }
 }
 
 /// Statuses that are common get a label value of their own, the rest one by their class: whoever
@@ -180,22 +114,5 @@ mod tests {
         );
         let said: BTreeSet<&str> = (0..=u16::MAX).map(status_label).collect();
         assert_eq!(said, BTreeSet::from(STATUSES));
-    }
-
-    #[test]
-    fn a_value_read_at_the_scrape_carries_its_labels() {
-        const METRIC: Metric = Metric {
-            name: "things_total",
-            kind: Kind::Counter,
-            labels: &[Label { name: "colour", values: Values::OneOf(&["red"]) }],
-            unit: "things",
-            help: "Things seen.",
-        };
-        let collector = ReadAtScrape::new(METRIC, |emit| emit(&["red"], 3.0)).expect("valid");
-        let text = prometheus::TextEncoder::new().encode_to_string(&collector.collect());
-        assert_eq!(
-            text.expect("encoded"),
-            "# HELP things_total Things seen.\n# TYPE things_total counter\nthings_total{colour=\"red\"} 3\n"
-        );
     }
 }

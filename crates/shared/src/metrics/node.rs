@@ -1,8 +1,11 @@
 //! The fields of the vitals, and the metric that each number among them is.
 
-use super::describe::{Kind, Metric};
+use super::{
+    describe::{Kind, Metric},
+    text::Row,
+};
 use crate::vitals::NodeVitals;
-use prometheus::proto::MetricFamily;
+use std::sync::LazyLock;
 
 /// One field of the vitals.
 #[derive(Debug)]
@@ -35,22 +38,24 @@ impl Vital {
     const fn text(field: &'static str, form: &'static str, meaning: &'static str) -> Self {
         Self { field, unit: form, meaning, metric: None, read: |_| 0.0 }
     }
+}
 
-    fn family(&self, vitals: &NodeVitals) -> Option<MetricFamily> {
-        Some(self.metric?.family(|emit| emit(&[], (self.read)(vitals))))
+/// Writes each number of `vitals` as a metric, `inferno_node_…`.
+pub(super) fn write(page: &mut String, vitals: &NodeVitals) {
+    for (row, vital) in ROWS.iter() {
+        row.read(page, |emit| emit(&[], (vital.read)(vitals)));
     }
 }
 
-/// Each number of `vitals` as a metric, `inferno_node_…`.
-pub(super) fn families(vitals: &NodeVitals) -> Vec<MetricFamily> {
-    VITALS.iter().filter_map(|vital| vital.family(vitals)).collect()
-}
+static ROWS: LazyLock<Vec<(Row, &Vital)>> = LazyLock::new(|| {
+    VITALS.iter().filter_map(|vital| Some((Row::new(vital.metric?), vital))).collect()
+});
 
 /// Every field, in the order of the JSON.
 ///
 /// `failed_responses` and `backoff_requests` only grow, yet are gauges: Prometheus wants `_total` at
 /// the end of a counter's name, and theirs are fixed. `rate()` works on them all the same.
-pub(super) const VITALS: [Vital; 23] = [
+pub(super) static VITALS: [Vital; 23] = [
     Vital::gauge(
         "ready",
         "inferno_node_ready",
@@ -228,8 +233,8 @@ mod tests {
             expected.push(format!("{} {shown}", metric.name));
         }
         let vitals: NodeVitals = serde_json::from_value(json).expect("vitals");
-        let text = prometheus::TextEncoder::new().encode_to_string(&families(&vitals));
-        let text = text.expect("encoded");
+        let mut text = String::new();
+        write(&mut text, &vitals);
         let shown: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(shown, expected);
     }

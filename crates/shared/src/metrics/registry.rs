@@ -1,20 +1,26 @@
 //! Where metrics are registered, from the rows that describe them and in no other way.
 
-use super::describe::{Emit, Metric, ReadAtScrape};
-use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, Registry, Result, TextEncoder,
-    core::Collector, proto::MetricFamily,
+use super::{
+    describe::{Emit, Metric},
+    text::Row,
 };
+use prometheus::{Error, HistogramVec, IntCounter, IntCounterVec, Result, core::Collector};
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{PoisonError, RwLock},
 };
+
+/// Where the values of a metric are.
+enum Source {
+    Collector(Box<dyn Collector>),
+    Read(Box<dyn Fn(&mut Emit<'_>) + Send + Sync>),
+}
 
 /// The metrics of one process. Each method fails if the name is taken.
 #[derive(Default)]
 pub struct MetricRegistry {
-    registry: Registry,
-    described: Mutex<Vec<Metric>>,
+    /// Written only at the start.
+    rows: RwLock<Vec<(Row, Source)>>,
 }
 
 impl fmt::Debug for MetricRegistry {
@@ -27,22 +33,17 @@ impl fmt::Debug for MetricRegistry {
 impl MetricRegistry {
     /// A counter without labels.
     pub fn counter(&self, metric: Metric) -> Result<IntCounter> {
-        self.add(metric, IntCounter::with_opts(metric.options())?)
+        self.collect(metric, IntCounter::with_opts(metric.options())?)
     }
 
     /// A counter for each combination of label values.
     pub fn counters(&self, metric: Metric) -> Result<IntCounterVec> {
-        self.add(metric, IntCounterVec::new(metric.options(), &metric.label_names())?)
-    }
-
-    /// A histogram without labels.
-    pub fn histogram(&self, metric: Metric) -> Result<Histogram> {
-        self.add(metric, Histogram::with_opts(metric.histogram_options())?)
+        self.collect(metric, IntCounterVec::new(metric.options(), &metric.label_names())?)
     }
 
     /// A histogram for each combination of label values.
     pub fn histograms(&self, metric: Metric) -> Result<HistogramVec> {
-        self.add(metric, HistogramVec::new(metric.histogram_options(), &metric.label_names())?)
+        self.collect(metric, HistogramVec::new(metric.histogram_options(), &metric.label_names())?)
     }
 
     /// A counter or gauge whose values `read` emits whenever metrics are asked for; it must only
@@ -52,34 +53,36 @@ impl MetricRegistry {
         metric: Metric,
         read: impl Fn(&mut Emit<'_>) + Send + Sync + 'static,
     ) -> Result<()> {
-        let reader = ReadAtScrape::new(metric, read)?;
-        self.registry.register(Box::new(reader))?;
-        self.describe(metric);
-        Ok(())
+        self.add(metric, Source::Read(Box::new(read)))
     }
 
     /// Every metric registered so far, also those that have no series yet.
     pub fn described(&self) -> Vec<Metric> {
-        self.described.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        rows.iter().map(|(row, _)| row.metric).collect()
     }
 
-    /// Prometheus text 0.0.4: `first`, then all that is registered.
-    pub(super) fn text(&self, first: Vec<MetricFamily>) -> String {
-        let mut families = first;
-        families.extend(self.registry.gather());
-        TextEncoder::new().encode_to_string(&families).unwrap_or_else(|error| {
-            tracing::error!(%error, "metrics could not be encoded");
-            String::new()
-        })
+    /// Writes all of it in Prometheus text 0.0.4.
+    pub(super) fn write(&self, page: &mut String) {
+        for (row, source) in self.rows.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            match source {
+                Source::Collector(collector) => row.collected(page, collector.as_ref()),
+                Source::Read(read) => row.read(page, read),
+            }
+        }
     }
 
-    fn add<C: Collector + Clone + 'static>(&self, metric: Metric, collector: C) -> Result<C> {
-        self.registry.register(Box::new(collector.clone()))?;
-        self.describe(metric);
+    fn collect<C: Collector + Clone + 'static>(&self, metric: Metric, collector: C) -> Result<C> {
+        self.add(metric, Source::Collector(Box::new(collector.clone())))?;
         Ok(collector)
     }
 
-    fn describe(&self, metric: Metric) {
-        self.described.lock().unwrap_or_else(PoisonError::into_inner).push(metric);
+    fn add(&self, metric: Metric, source: Source) -> Result<()> {
+        let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
+        if rows.iter().any(|(row, _)| row.metric.name == metric.name) {
+            return Err(Error::Msg(format!("the metric {} is registered already", metric.name)));
+        }
+        rows.push((Row::new(metric), source));
+        Ok(())
     }
 }

@@ -253,7 +253,10 @@ async fn two_servers_cannot_count_in_one_collector() {
     let first = started(ServiceState::Ready, |s| s).await;
     let error = OperationsServer::new(Arc::clone(&first.metrics), local()).start().await;
     let error = error.expect_err("refused").to_string();
-    assert!(error.starts_with("operations server: ") && error.contains("Duplicate"), "{error}");
+    assert!(
+        error.starts_with("operations server: ") && error.contains("is registered already"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
