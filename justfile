@@ -26,6 +26,14 @@ bench-decode *ARGS:
 bench-start *ARGS:
     cargo bench -p inferno-tests --bench start -- {{ARGS}}
 
+# The operations server against plain hyper and nginx: requests a second, CPU time, latency
+bench-operations *ARGS:
+    cargo bench -p inferno-tests --bench operations -- {{ARGS}}
+
+# /health while every core prefills
+bench-isolation *ARGS:
+    cargo bench -p inferno-tests --bench isolation -- {{ARGS}}
+
 # The gate: what must pass before anything lands
 ci:
     bash .ci/run

@@ -6,8 +6,8 @@
 //! cargo bench -p inferno-tests --bench operations -- [ROUNDS] [--gate]
 //! ```
 //!
-//! Medians of ROUNDS (default 5). With `--gate` it ends with 1 if a figure is ten times worse than
-//! what is promised; machines differ, and a gate is for blunders.
+//! Medians of ROUNDS (default 5). With `--gate` it ends with 1 if a figure of even the best round is
+//! ten times worse than what is promised: machines differ and are busy, and a gate is for blunders.
 
 mod load;
 mod peers;
@@ -20,9 +20,9 @@ use inferno_tests::{
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 const CONNECTIONS: usize = 16;
-const SATURATED_FOR: Duration = Duration::from_millis(1_500);
+const SATURATED_FOR: Duration = Duration::from_secs(1);
 /// Far below what any of them can do.
-const INTERVAL: Duration = Duration::from_millis(2);
+const INTERVAL: Duration = Duration::from_millis(1);
 const QUESTIONS: usize = 1_000;
 
 /// Promised: more than this each second, ...
@@ -88,10 +88,6 @@ impl Row {
         median(&self.cpu)
     }
 
-    fn p99(&self) -> Duration {
-        median(&self.p99)
-    }
-
     fn print(&self, floor: Duration) {
         say(&format!(
             "| {} | {} | {:.0} | {:.1} | {:.2} | {:.0} | {:.0} |",
@@ -101,17 +97,19 @@ impl Row {
             micros(self.cpu()),
             self.cpu().as_secs_f64() / floor.as_secs_f64(),
             micros(median(&self.p50)),
-            micros(self.p99()),
+            micros(median(&self.p99)),
         ));
     }
 
-    /// What is ten times worse than promised.
+    /// What is ten times worse than promised, in every round.
     fn blunder(&self) -> Option<String> {
         let Self { server, route, .. } = self;
-        let slow = self.per_second() * f64::from(LENIENCY) < PER_SECOND_MIN;
-        let late = self.p99() > P99_MAX * LENIENCY;
+        let per_second = self.per_second.iter().copied().fold(0.0, f64::max);
+        let p99 = self.p99.iter().min().copied().unwrap_or_default();
+        let slow = per_second * f64::from(LENIENCY) < PER_SECOND_MIN;
+        let late = p99 > P99_MAX * LENIENCY;
         (self.ours && (slow || late))
-            .then(|| format!("{server} {route}: {:.0}/s, p99 {:?}", self.per_second(), self.p99()))
+            .then(|| format!("{server} {route}: {per_second:.0} a second, p99 {p99:.0?}"))
     }
 }
 

@@ -42,7 +42,8 @@ pub(super) async fn answer(
         (Method::GET, "/health", _) => health(context),
         (Method::GET, "/health/live", _) => live(context),
         (Method::GET, "/peers", _) => peers(context, caller, &request),
-        (Method::POST, "/registration", _) => register(context, caller, request).await,
+        // In a box, because the other answers are small and would be moved about in its size.
+        (Method::POST, "/registration", _) => Box::pin(register(context, caller, request)).await,
         (Method::DELETE, _, Some(id)) => leave(context, caller, &request, id),
         (_, path, id) => unknown(context, path, id.is_some()),
     }
