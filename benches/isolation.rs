@@ -93,11 +93,9 @@ async fn main() -> ExitCode {
     let time = Duration::from_secs(seconds);
     let health = probe("in prefill", "/health", &backend, time).await;
     probe("in prefill", "/telemetry", &backend, time / 5).await;
-    let (left, generated) = (
-        metric(&backend, "vllm:num_requests_running").await,
-        metric(&backend, "vllm:generation_tokens_total").await,
-    );
-    say(&format!("prompts still computed at the end: {left}; tokens generated: {generated}"));
+    let left = metric(&backend, "vllm:num_requests_running").await
+        + metric(&backend, "vllm:num_requests_waiting").await;
+    say(&format!("prompts left at the end: {left} of {PROMPTS}"));
     prompts.iter().for_each(tokio::task::JoinHandle::abort);
     let gate = arguments.iter().any(|argument| argument == "--gate");
     if gate && health.percentile(99.0) > P99_MAX * LENIENCY {
