@@ -101,10 +101,11 @@ mod tests {
     #[test]
     fn version_2_on_a_host_where_an_outer_group_is_the_tighter() {
         let files = [
-            ("/sys/fs/cgroup/system.slice/inferno.service/cpu.max", "max 100000\n"),
+            ("/sys/fs/cgroup/system.slice/inferno.service/cpu.max", "300000 100000\n"),
             ("/sys/fs/cgroup/system.slice/inferno.service/memory.max", "4096\n"),
             ("/sys/fs/cgroup/system.slice/cpu.max", "50000 100000\n"),
-            ("/sys/fs/cgroup/system.slice/memory.max", "max\n"),
+            ("/sys/fs/cgroup/system.slice/memory.max", "8192\n"),
+            ("/sys/fs/cgroup/memory.max", "max\n"),
         ];
         let expected = Limits { cores: Some(0.5), memory_bytes: Some(4096) };
         assert_eq!(limits("0::/system.slice/inferno.service\n", &files), expected);
