@@ -38,6 +38,14 @@ simulate SEEDS="100000":
 bench-load *ARGS:
     cargo bench -p inferno-tests --bench load_generator -- {{ARGS}}
 
+# The operations server against plain hyper and nginx: requests a second, CPU time, latency
+bench-operations *ARGS:
+    cargo bench -p inferno-tests --bench operations -- {{ARGS}}
+
+# /health while every core prefills
+bench-isolation *ARGS:
+    cargo bench -p inferno-tests --bench isolation -- {{ARGS}}
+
 # The gate: what must pass before anything lands
 ci:
     bash .ci/run

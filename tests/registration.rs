@@ -288,29 +288,3 @@ async fn the_proxy_counts_what_is_in_flight_and_gives_it_back() {
     })
     .await;
 }
-
-/// Names of the metrics in a page of Prometheus text, but for those of the vitals.
-fn metric_names(text: &str) -> impl Iterator<Item = &str> {
-    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
-    let names = types.filter_map(|line| line.split(' ').next());
-    names.filter(|name| !name.starts_with("inferno_node_"))
-}
-
-#[tokio::test]
-async fn the_documented_metrics_are_those_there_are() {
-    let fleet = Fleet::start(1).await;
-    let body = serde_json::json!({"model": inferno_tests::MODEL, "prompt": "x", "max_tokens": 2});
-    fleet.post("/v1/completions", &body).await.ok();
-    let client = Client::new();
-    let mut pages = client.get(fleet.operations, "/telemetry").await.body;
-    pages += &client.get(fleet.backends[0].operations, "/telemetry").await.body;
-    let documentation = include_str!("../docs/operations.md");
-    let documented: std::collections::BTreeSet<&str> = documentation
-        .split('`')
-        .map(|word| word.split('{').next().unwrap_or_default())
-        .filter(|word| word.starts_with("vllm:") && word.len() > 5 || word.starts_with("inferno_"))
-        .filter(|word| !word.starts_with("inferno_node_"))
-        .collect();
-    let spoken: std::collections::BTreeSet<&str> = metric_names(&pages).collect();
-    assert_eq!(documented, spoken);
-}

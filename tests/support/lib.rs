@@ -4,7 +4,11 @@
 //! [`PATIENCE`] with what the processes logged.
 
 pub mod client;
+pub mod cpu;
+pub mod debian;
 pub mod fleet;
+pub mod http;
+pub mod probe;
 pub mod process;
 
 use std::{future::Future, path::PathBuf, process::Command, sync::OnceLock, time::Duration};

@@ -133,7 +133,7 @@ impl Exchange {
                 *self.line.completion_tokens.get_or_insert(0) += count as u64;
             }
             Observed::Finish(finish) => self.finish(finish),
-            Observed::Failure => {}
+            Observed::Failure | Observed::Refused(_) => {}
         }
         if let Some(observer) = &mut self.observer {
             observer.saw(observed);
@@ -169,10 +169,10 @@ impl Exchange {
     /// An error is the answer, or the end of one that had begun.
     pub fn failed(&mut self, error: &ApiError) {
         self.line.error = Some(error.code);
-        let ours = error.status == StatusCode::INTERNAL_SERVER_ERROR;
-        if ours || self.line.stream {
-            self.saw(Observed::Failure);
-        }
+        self.saw(match self.line.stream {
+            true => Observed::Failure,
+            false => Observed::Refused(error.status),
+        });
         self.ended = true;
     }
 

@@ -267,7 +267,6 @@ impl Service {
         exchange.answered(error.status, body.len());
         let mut response = json(error.status, body);
         if error.status == StatusCode::SERVICE_UNAVAILABLE {
-            self.collector.add_backoff();
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

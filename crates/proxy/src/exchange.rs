@@ -129,12 +129,10 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.guard.answered(self.line.status);
         let truncated = self.line.error.is_some() && self.line.status < 400;
-        if self.line.status >= 500 || truncated {
+        if truncated {
             self.guard.failed();
-        }
-        if self.line.status == StatusCode::SERVICE_UNAVAILABLE {
-            self.metrics.node.add_backoff();
         }
         if !self.ended {
             self.cut();

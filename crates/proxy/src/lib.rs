@@ -33,6 +33,7 @@ pub mod tls;
 mod unwritten;
 mod upstream;
 
+pub use metrics::METRICS;
 pub use routing::Fleet;
 pub use run::{ProxyError, RunningProxy, SERVICE, check, run_blocking, start};
 pub use server::{TrafficError, TrafficServer};

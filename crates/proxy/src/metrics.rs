@@ -2,18 +2,71 @@
 //! never anything of a request.
 
 use crate::{route::Route, routing::Fleet, upstream::UpstreamError};
-use http::StatusCode;
-use inferno_shared::MetricsCollector;
-use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
-    core::{Collector, Desc},
-    proto::MetricFamily,
+use inferno_shared::{
+    MetricsCollector,
+    metrics::{Kind, Label, Metric, STATUS, Values, status_label},
 };
+use prometheus::{HistogramVec, IntCounter, IntCounterVec};
 use std::{sync::Arc, time::Duration};
 
-/// Seconds. A cached prompt's short answer at one end, a long generation at the other.
-const DURATION_BUCKETS_S: [f64; 14] =
-    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0];
+const ROUTE: Label = Label { name: "route", values: Values::OneOf(&Route::LABELS) };
+const KIND: Label = Label { name: "kind", values: Values::OneOf(&UpstreamError::KINDS) };
+const BACKEND: Label = Label { name: "backend", values: Values::Each("each member, by its id") };
+
+const REQUESTS: Metric = Metric {
+    name: "inferno_proxy_requests_total",
+    kind: Kind::Counter,
+    labels: &[ROUTE, STATUS],
+    unit: "requests",
+    help: "Requests, by endpoint and status. 499: the client left before an answer.",
+};
+
+const DURATION: Metric = Metric {
+    name: "inferno_proxy_request_duration_seconds",
+    // A cached prompt's short answer at one end, a long generation at the other.
+    kind: Kind::Histogram(&[
+        0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0,
+    ]),
+    labels: &[ROUTE],
+    unit: "seconds",
+    help: "From a request's header to the end of its answer.",
+};
+
+const BACKEND_IN_FLIGHT: Metric = Metric {
+    name: "inferno_proxy_backend_in_flight",
+    kind: Kind::Gauge,
+    labels: &[BACKEND],
+    unit: "requests",
+    help: "This proxy's requests on each backend.",
+};
+
+const RETRIES: Metric = Metric {
+    name: "inferno_proxy_retries_total",
+    kind: Kind::Counter,
+    labels: &[],
+    unit: "requests",
+    help: "Requests sent to another backend after one failed.",
+};
+
+const CONNECTIONS_REFUSED: Metric = Metric {
+    name: "inferno_proxy_connections_refused_total",
+    kind: Kind::Counter,
+    labels: &[],
+    unit: "connections",
+    help: "Connections closed at once because proxy.limits.connections_max were open.",
+};
+
+const UPSTREAM_ERRORS: Metric = Metric {
+    name: "inferno_proxy_upstream_errors_total",
+    kind: Kind::Counter,
+    labels: &[KIND],
+    unit: "errors",
+    help: "Failures between the proxy and a backend; each kind is there from the start.",
+};
+
+/// Every metric that only a proxy has.
+pub const METRICS: &[Metric] =
+    &[REQUESTS, DURATION, BACKEND_IN_FLIGHT, RETRIES, CONNECTIONS_REFUSED, UPSTREAM_ERRORS];
 
 /// The proxy's metrics.
 #[derive(Debug)]
@@ -39,47 +92,24 @@ impl ProxyMetrics {
         fleet: Arc<dyn Fleet>,
     ) -> prometheus::Result<Arc<Self>> {
         let registry = node.registry();
-        let duration = HistogramOpts::new(
-            "inferno_proxy_request_duration_seconds",
-            "From a request's header to the end of its answer.",
-        );
-        let duration =
-            HistogramVec::new(duration.buckets(DURATION_BUCKETS_S.to_vec()), &["route"])?;
-        registry.register(Box::new(duration.clone()))?;
-        let retries = counter(
-            registry,
-            "inferno_proxy_retries_total",
-            "Requests sent to another backend after one failed.",
-        )?;
-        let connections_refused = counter(
-            registry,
-            "inferno_proxy_connections_refused_total",
-            "Connections closed at once because proxy.limits.connections_max were open.",
-        )?;
-        registry.register(Box::new(InFlightByBackend::new(fleet)?))?;
-        let upstream_errors = counters(
-            registry,
-            "inferno_proxy_upstream_errors_total",
-            "Failures between the proxy and a backend.",
-            &["kind"],
-        )?;
-        // Each kind is there from the start, at 0: a rate needs the value before the first error.
-        for kind in UpstreamError::KINDS {
-            upstream_errors.with_label_values(&[kind]);
-        }
-        Ok(Arc::new(Self {
+        let metrics = Self {
             node: Arc::clone(node),
-            requests: counters(
-                registry,
-                "inferno_proxy_requests_total",
-                "Requests, by endpoint and status. 499: the client left before an answer.",
-                &["route", "status"],
-            )?,
-            duration,
-            upstream_errors,
-            retries,
-            connections_refused,
-        }))
+            requests: registry.counters(REQUESTS)?,
+            duration: registry.histograms(DURATION)?,
+            upstream_errors: registry.counters(UPSTREAM_ERRORS)?,
+            retries: registry.counter(RETRIES)?,
+            connections_refused: registry.counter(CONNECTIONS_REFUSED)?,
+        };
+        registry.read_at_scrape(BACKEND_IN_FLIGHT, move |emit| {
+            for node in fleet.snapshot().members() {
+                emit(&[node.id.as_str()], node.load.in_flight().into());
+            }
+        })?;
+        // A rate needs the value before the first error.
+        for kind in UpstreamError::KINDS {
+            metrics.upstream_errors.with_label_values(&[kind]);
+        }
+        Ok(Arc::new(metrics))
     }
 
     /// A request has ended.
@@ -94,75 +124,29 @@ impl ProxyMetrics {
     }
 }
 
-fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
-    let counter = IntCounter::new(name, help)?;
-    registry.register(Box::new(counter.clone()))?;
-    Ok(counter)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inferno_shared::membership::{Generation, Snapshot};
 
-fn counters(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<IntCounterVec> {
-    let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(counters.clone()))?;
-    Ok(counters)
-}
+    struct Nobody;
 
-/// Statuses that are common by themselves, the rest by class: a backend may answer anything.
-fn status_label(status: u16) -> &'static str {
-    match status {
-        200 => "200",
-        400 => "400",
-        404 => "404",
-        405 => "405",
-        408 => "408",
-        413 => "413",
-        422 => "422",
-        429 => "429",
-        499 => "499",
-        500 => "500",
-        501 => "501",
-        502 => "502",
-        503 => "503",
-        504 => "504",
-        _ => match StatusCode::from_u16(status).map(|status| status.as_u16() / 100) {
-            Ok(2) => "2xx",
-            Ok(3) => "3xx",
-            Ok(4) => "4xx",
-            Ok(5) => "5xx",
-            _ => "other",
-        },
-    }
-}
-
-/// Requests in flight on each node, read where they are counted when someone asks: a node that is
-/// gone leaves no stale gauge behind.
-struct InFlightByBackend {
-    fleet: Arc<dyn Fleet>,
-    gauges: IntGaugeVec,
-}
-
-impl InFlightByBackend {
-    fn new(fleet: Arc<dyn Fleet>) -> prometheus::Result<Self> {
-        let opts =
-            Opts::new("inferno_proxy_backend_in_flight", "This proxy's requests on each backend.");
-        Ok(Self { fleet, gauges: IntGaugeVec::new(opts, &["backend"])? })
-    }
-}
-
-impl Collector for InFlightByBackend {
-    fn desc(&self) -> Vec<&Desc> {
-        self.gauges.desc()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        self.gauges.reset();
-        for node in self.fleet.snapshot().members() {
-            self.gauges.with_label_values(&[node.id.as_str()]).set(node.load.in_flight().into());
+    impl Fleet for Nobody {
+        fn snapshot(&self) -> Arc<Snapshot> {
+            Arc::default()
         }
-        self.gauges.collect()
+
+        fn report_connect_refused(&self, _: &str, _: Generation) {}
+    }
+
+    #[test]
+    fn the_table_is_what_is_registered() {
+        let node = MetricsCollector::new();
+        ProxyMetrics::new(&node, Arc::new(Nobody)).expect("each name once");
+        let mut registered = node.registry().described();
+        let mut table = METRICS.to_vec();
+        registered.sort_by_key(|metric| metric.name);
+        table.sort_by_key(|metric| metric.name);
+        assert_eq!(registered, table);
     }
 }

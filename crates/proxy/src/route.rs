@@ -81,8 +81,20 @@ impl Route {
         }
     }
 
-    /// The value of the metrics' `route` label, and of the log's field.
-    pub(crate) fn label(self) -> &'static str {
+    /// Every value of the metrics' `route` label.
+    pub(crate) const LABELS: [&'static str; 8] = [
+        Self::Chat.label(),
+        Self::Completions.label(),
+        Self::Embeddings.label(),
+        Self::Rerank.label(),
+        Self::Tokenize.label(),
+        Self::Passthrough.label(),
+        Self::Models.label(),
+        Self::Unknown.label(),
+    ];
+
+    /// The value of the metrics' `route` label, one of [`Route::LABELS`], and of the log's field.
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Chat => "chat_completions",
             Self::Completions => "completions",

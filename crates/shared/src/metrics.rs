@@ -3,17 +3,26 @@
 //! Everything here is atomics: the operations server reads them and never takes a lock that the
 //! data path or the engine holds.
 
+mod describe;
+mod node;
+mod reference;
+mod registry;
+mod text;
+
+pub use describe::{Emit, Kind, Label, Metric, STATUS, Values, status_label};
+pub use reference::{Section, reference};
+pub use registry::MetricRegistry;
+
 use crate::{
     resources::Resources,
     vitals::{NodeVitals, ServiceState},
 };
-use prometheus::{Encoder, Registry, TextEncoder, proto::MetricFamily};
 use std::{
     fmt,
     sync::{
         Arc, OnceLock, RwLock,
         atomic::{
-            AtomicU8, AtomicU64,
+            AtomicU8, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -34,7 +43,9 @@ pub struct MetricsCollector {
     finished: AtomicU64,
     response_us: AtomicU64,
     resources: Resources,
-    registry: Registry,
+    registry: MetricRegistry,
+    /// Room for a page of text, so that it need not grow while it is written.
+    page_bytes: AtomicUsize,
     hooks: RwLock<Vec<VitalsHook>>,
     stalled: OnceLock<StallProbe>,
 }
@@ -58,14 +69,15 @@ impl MetricsCollector {
             finished: AtomicU64::new(0),
             response_us: AtomicU64::new(0),
             resources: Resources::default(),
-            registry: Registry::new(),
+            registry: MetricRegistry::default(),
+            page_bytes: AtomicUsize::new(0),
             hooks: RwLock::default(),
             stalled: OnceLock::new(),
         })
     }
 
-    /// Where a service adds metrics of its own.
-    pub fn registry(&self) -> &Registry {
+    /// Where a service registers the metrics of its table.
+    pub fn registry(&self) -> &MetricRegistry {
         &self.registry
     }
 
@@ -103,7 +115,7 @@ impl MetricsCollector {
     pub fn request_started(self: &Arc<Self>) -> RequestGuard {
         self.requests_total.fetch_add(1, Relaxed);
         self.in_progress.fetch_add(1, SeqCst);
-        RequestGuard { metrics: Arc::clone(self), started: Instant::now(), failed: false }
+        RequestGuard { metrics: Arc::clone(self), started: Instant::now(), end: End::Served }
     }
 
     /// Requests begun and not ended.
@@ -111,19 +123,15 @@ impl MetricsCollector {
         self.in_progress.load(SeqCst)
     }
 
-    /// Counts a request refused for lack of capacity.
-    pub fn add_backoff(&self) {
-        self.backoff.fetch_add(1, Relaxed);
-    }
-
     /// This node's vitals, now.
     pub fn vitals(&self) -> NodeVitals {
         let finished = self.finished.load(Relaxed);
         let state = self.state();
+        let usage = self.resources.usage();
         let mut vitals = NodeVitals {
             requests_in_progress: self.requests_in_progress(),
-            cpu_usage: self.resources.cpu_percent(),
-            memory_usage: self.resources.memory_percent(),
+            cpu_usage: usage.cpu_percent,
+            memory_usage: usage.memory_percent,
             failed_responses: self.failed.load(Relaxed),
             backoff_requests: self.backoff.load(Relaxed),
             uptime_seconds: self.started.elapsed().as_secs(),
@@ -143,31 +151,12 @@ impl MetricsCollector {
 
     /// Prometheus text 0.0.4: `inferno_node_*` from `vitals`, then the service's own metrics.
     pub fn prometheus_text(&self, vitals: &NodeVitals) -> String {
-        let mut families = node_families(vitals);
-        families.extend(self.registry.gather());
-        let mut text = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&families, &mut text) {
-            tracing::error!(%error, "metrics could not be encoded");
-        }
-        String::from_utf8(text).unwrap_or_default()
+        let mut page = String::with_capacity(self.page_bytes.load(Relaxed));
+        node::write(&mut page, vitals);
+        self.registry.write(&mut page);
+        self.page_bytes.fetch_max(page.len() + 1_024, Relaxed);
+        page
     }
-}
-
-/// Each numeric or boolean field of the vitals as a gauge.
-fn node_families(vitals: &NodeVitals) -> Vec<MetricFamily> {
-    let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(vitals) else {
-        return Vec::new();
-    };
-    fields
-        .iter()
-        .filter_map(|(field, value)| {
-            let number = value.as_f64().or_else(|| value.as_bool().map(f64::from))?;
-            let help = format!("NodeVitals field `{field}` of this node.");
-            let gauge = prometheus::Gauge::new(format!("inferno_node_{field}"), help).ok()?;
-            gauge.set(number);
-            prometheus::core::Collector::collect(&gauge).pop()
-        })
-        .collect()
 }
 
 /// One counted request.
@@ -175,13 +164,33 @@ fn node_families(vitals: &NodeVitals) -> Vec<MetricFamily> {
 pub struct RequestGuard {
     metrics: Arc<MetricsCollector>,
     started: Instant,
-    failed: bool,
+    end: End,
+}
+
+/// How a request ended: in one of these ways, so that failures and refusals are never both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// As it should, or by the client's fault.
+    Served,
+    /// For lack of capacity.
+    Refused,
+    /// By a failure of ours.
+    Failed,
 }
 
 impl RequestGuard {
-    /// The request ended in a failure of ours.
+    /// The answer has this status: 503 is a refusal for lack of capacity, 500 and above a failure.
+    pub fn answered(&mut self, status: u16) {
+        self.end = match status {
+            503 => End::Refused,
+            500.. => End::Failed,
+            _ => End::Served,
+        };
+    }
+
+    /// The request ended in a failure of ours, whatever its status said.
     pub fn failed(&mut self) {
-        self.failed = true;
+        self.end = End::Failed;
     }
 
     /// Since the request began.
@@ -196,7 +205,8 @@ impl Drop for RequestGuard {
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         metrics.response_us.fetch_add(micros, Relaxed);
         metrics.finished.fetch_add(1, Relaxed);
-        metrics.failed.fetch_add(u64::from(self.failed), Relaxed);
+        metrics.failed.fetch_add(u64::from(self.end == End::Failed), Relaxed);
+        metrics.backoff.fetch_add(u64::from(self.end == End::Refused), Relaxed);
         metrics.in_progress.fetch_sub(1, SeqCst);
     }
 }
@@ -232,18 +242,43 @@ mod tests {
     }
 
     #[test]
-    fn every_numeric_field_is_a_gauge() {
-        let metrics = MetricsCollector::new();
-        let vitals = metrics.vitals();
-        let text = metrics.prometheus_text(&vitals);
-        for field in
-            ["ready", "cpu_usage", "uptime_seconds", "connected_peers", "generation", "queue_depth"]
-        {
-            assert!(
-                text.contains(&format!("\n# TYPE inferno_node_{field} gauge\n")),
-                "{field} in {text}"
-            );
+    fn a_request_ends_in_one_way() {
+        for (status, then_failed, counted) in [
+            (200, false, (0, 0)),
+            (404, false, (0, 0)),
+            (503, false, (0, 1)),
+            (500, false, (1, 0)),
+            (502, true, (1, 0)),
+            (200, true, (1, 0)),
+            (503, true, (1, 0)),
+        ] {
+            let metrics = MetricsCollector::new();
+            let mut guard = metrics.request_started();
+            guard.answered(status);
+            if then_failed {
+                guard.failed();
+            }
+            drop(guard);
+            let vitals = metrics.vitals();
+            let seen = (vitals.failed_responses, vitals.backoff_requests);
+            assert_eq!(seen, counted, "{status}, then failed: {then_failed}");
         }
+    }
+
+    #[test]
+    fn the_average_is_over_requests_that_have_ended() {
+        let metrics = MetricsCollector::new();
+        assert_eq!(metrics.vitals().average_response_ms, 0.0);
+        let running = metrics.request_started();
+        assert_eq!(metrics.vitals().average_response_ms, 0.0, "none has ended");
+        let ended = metrics.request_started();
+        while ended.elapsed() < Duration::from_millis(2) {
+            std::hint::spin_loop();
+        }
+        drop(ended);
+        let average_ms = metrics.vitals().average_response_ms;
+        assert!(average_ms >= 2.0, "{average_ms}");
+        assert!(average_ms <= running.elapsed().as_secs_f64() * 1e3, "{average_ms}");
     }
 
     #[test]

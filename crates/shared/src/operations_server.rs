@@ -3,8 +3,11 @@
 //! It reads atomics and snapshots and never takes a lock that the data path or the engine holds,
 //! so that `/health` answers while every core computes. Traffic never passes here.
 
+mod counted;
 mod negotiate;
 mod routes;
+
+pub use counted::METRICS;
 
 use crate::{
     MetricsCollector,
@@ -31,13 +34,36 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::{Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
 };
+use tokio_io_timeout::TimeoutStream;
 
-/// A client must send its header within this time, and may idle between requests as long.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections served at once; more wait in the listen queue.
-const CONNECTIONS_MAX: usize = 1_024;
+/// Larger headers are answered 431.
+const HEADER_BYTES_MAX: usize = 16 << 10;
+
+/// How much of a client the server puts up with.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// A header must have come within this time, and a connection may idle as long.
+    header: Duration,
+    /// The body of a registration must have come within this time after its header.
+    body: Duration,
+    /// A client that takes nothing of an answer for this long is cut off.
+    write: Duration,
+    /// Connections served at once; more wait in the listen queue.
+    connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header: Duration::from_secs(10),
+            body: Duration::from_secs(5),
+            write: Duration::from_secs(10),
+            connections: 1_024,
+        }
+    }
+}
 
 /// The old name, kept for those who used it.
 pub type MetricsServer = OperationsServer;
@@ -63,6 +89,9 @@ pub enum OperationsError {
     /// The thread or its runtime could not be made.
     #[error("operations server: {0}")]
     Start(#[from] io::Error),
+    /// Another operations server counts in the same collector.
+    #[error("operations server: {0}")]
+    Metrics(#[from] prometheus::Error),
     /// Reachable from other machines, and anyone could register.
     #[error(
         "operations.addr {0} is reachable from other machines and registration has no secret; set \
@@ -88,6 +117,7 @@ pub struct OperationsServer {
     identity: Option<Arc<NodeIdentity>>,
     tls: Option<ServerTls>,
     tasks: Vec<Task>,
+    limits: Limits,
 }
 
 impl fmt::Debug for OperationsServer {
@@ -118,6 +148,7 @@ impl OperationsServer {
             identity: None,
             tls: None,
             tasks: Vec::new(),
+            limits: Limits::default(),
         }
     }
 
@@ -206,7 +237,7 @@ impl OperationsServer {
         self.bind_addr = listener.local_addr()?;
         let (shutdown_tx, shutdown_rx) = oneshot::channel();
         self.shutdown_tx = Some(shutdown_tx);
-        let context = Arc::new(self.context());
+        let context = Arc::new(self.context()?);
         let tls = self.tls.clone();
         let tasks = std::mem::take(&mut self.tasks);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -231,8 +262,10 @@ impl OperationsServer {
         }
     }
 
-    fn context(&self) -> Context {
-        Context {
+    fn context(&self) -> Result<Context, OperationsError> {
+        Ok(Context {
+            own: counted::OperationsMetrics::register(self.metrics.registry())?,
+            limits: self.limits,
             metrics: Arc::clone(&self.metrics),
             service_name: self.service_name.clone(),
             version: self.version.clone(),
@@ -242,13 +275,15 @@ impl OperationsServer {
             allow_unauthenticated: self.allow_unauthenticated,
             enable_metrics: self.enable_metrics,
             identity: self.identity.clone(),
-        }
+        })
     }
 }
 
 /// What the routes answer from.
 #[derive(Debug)]
 struct Context {
+    own: counted::OperationsMetrics,
+    limits: Limits,
     metrics: Arc<MetricsCollector>,
     service_name: String,
     version: String,
@@ -291,7 +326,7 @@ async fn serve(
     mut shutdown: oneshot::Receiver<()>,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let slots = Arc::new(Semaphore::new(context.limits.connections));
     // A sender that was dropped without a word is a server that shall go on.
     let mut told_to_stop = std::pin::pin!(async {
         if (&mut shutdown).await.is_err() {
@@ -299,13 +334,12 @@ async fn serve(
         }
     });
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
         let accepted = tokio::select! {
             () = &mut told_to_stop => return Ok(()),
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &slots) => accepted,
         };
         match accepted {
-            Ok((stream, caller)) => {
+            Ok((stream, caller, slot)) => {
                 let (context, tls) = (Arc::clone(&context), tls.clone());
                 tokio::spawn(async move {
                     serve_stream(stream, tls, caller, context).await;
@@ -321,6 +355,16 @@ async fn serve(
     }
 }
 
+/// The next connection, once there is room for it.
+async fn accept(
+    listener: &tokio::net::TcpListener,
+    slots: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, caller) = listener.accept().await?;
+    Ok((stream, caller, slot))
+}
+
 /// Speaks TLS first if this node does.
 async fn serve_stream(
     stream: TcpStream,
@@ -329,8 +373,12 @@ async fn serve_stream(
     context: Arc<Context>,
 ) {
     let _ = stream.set_nodelay(true);
+    let limits = context.limits;
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(limits.write));
+    let stream = Box::pin(stream);
     let Some(tls) = tls else { return serve_connection(stream, caller, context).await };
-    match tokio::time::timeout(HEADER_TIMEOUT, tls.acceptor().accept(stream)).await {
+    match tokio::time::timeout(limits.header, tls.acceptor().accept(stream)).await {
         Ok(Ok(stream)) => serve_connection(stream, caller, context).await,
         Ok(Err(error)) => tracing::debug!(%caller, %error, "no TLS with this client"),
         Err(_) => tracing::debug!(%caller, "the client did not finish its TLS handshake"),
@@ -342,14 +390,18 @@ async fn serve_connection(
     caller: SocketAddr,
     context: Arc<Context>,
 ) {
+    let limits = context.limits;
     let service = hyper::service::service_fn(move |request| {
         let context = Arc::clone(&context);
-        async move { Ok::<_, std::convert::Infallible>(routes::answer(&context, caller, request).await) }
+        async move {
+            Ok::<_, std::convert::Infallible>(counted::answer(&context, caller, request).await)
+        }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
+        .header_read_timeout(limits.header)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service)
         .await;
     if let Err(error) = served {
         tracing::debug!(%caller, %error, "operations connection ended");

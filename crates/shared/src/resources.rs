@@ -1,101 +1,129 @@
-//! CPU and memory of this process against what it may use (its cgroup's limits, else the machine's).
+//! CPU and memory of this process against what it may use (its control groups' limits, else the
+//! machine's).
 
-use std::{fs, path::PathBuf, sync::Mutex, time::Instant};
+mod limits;
 
-/// Shortest time over which CPU use is averaged.
-const WINDOW_S: f64 = 1.0;
+use std::{
+    fmt, fs,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-/// Measures this process; cheap enough to ask at every scrape.
-#[derive(Debug)]
-pub struct Resources {
+/// The kernel is asked at most this often, and CPU use averaged over at least as long: a scraper in
+/// a loop costs nothing, and finds what is at most so old.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// How much of what it may use a process uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// Of the CPU time, over the last second or more; 0 in the first second.
+    pub cpu_percent: f64,
+    /// Of the memory: the part that is resident.
+    pub memory_percent: f64,
+}
+
+/// What the kernel says at one time.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    /// Of all threads, since the process started.
+    cpu_s: f64,
+    resident_bytes: u64,
     cores: f64,
     memory_bytes: u64,
-    cpu: Mutex<CpuWindow>,
+}
+
+/// Measures this process. Its lock is taken only by who reads vitals.
+pub struct Resources {
+    read: Box<dyn Fn() -> Reading + Send + Sync>,
+    sample: Mutex<Sample>,
 }
 
 #[derive(Debug)]
-struct CpuWindow {
-    since: Instant,
+struct Sample {
+    taken: Instant,
     cpu_s: f64,
-    percent: f64,
+    usage: Usage,
+}
+
+impl fmt::Debug for Resources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resources").field("sample", &self.sample).finish_non_exhaustive()
+    }
 }
 
 impl Default for Resources {
     fn default() -> Self {
-        let cpu = CpuWindow {
-            since: Instant::now(),
-            cpu_s: process_cpu_s().unwrap_or(0.0),
-            percent: 0.0,
-        };
-        Self { cores: allowed_cores(), memory_bytes: allowed_memory_bytes(), cpu: Mutex::new(cpu) }
+        Self::new(read_this_process, Instant::now())
     }
 }
 
 impl Resources {
-    /// Percent of the allowed CPU time used over the last window.
-    pub fn cpu_percent(&self) -> f64 {
-        let mut window = self.cpu.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let elapsed_s = window.since.elapsed().as_secs_f64();
-        if let Some(cpu_s) = process_cpu_s().filter(|_| elapsed_s >= WINDOW_S) {
-            window.percent = 100.0 * (cpu_s - window.cpu_s) / (elapsed_s * self.cores);
-            window.cpu_s = cpu_s;
-            window.since = Instant::now();
+    fn new(read: impl Fn() -> Reading + Send + Sync + 'static, now: Instant) -> Self {
+        let sample = Mutex::new(Sample::first(read(), now));
+        Self { read: Box::new(read), sample }
+    }
+
+    /// As of at most a second ago.
+    pub fn usage(&self) -> Usage {
+        self.usage_at(Instant::now())
+    }
+
+    fn usage_at(&self, now: Instant) -> Usage {
+        let mut sample = self.sample.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.duration_since(sample.taken) >= SAMPLE_EVERY {
+            *sample = sample.next((self.read)(), now);
         }
-        window.percent
-    }
-
-    /// Percent of the allowed memory resident.
-    pub fn memory_percent(&self) -> f64 {
-        let resident = resident_bytes().unwrap_or(0);
-        100.0 * resident as f64 / self.memory_bytes.max(1) as f64
+        sample.usage
     }
 }
 
-/// Cores this process may use: its cgroup's quota, within its affinity mask.
+impl Sample {
+    fn first(reading: Reading, now: Instant) -> Self {
+        let usage = Usage { cpu_percent: 0.0, memory_percent: reading.memory_percent() };
+        Self { taken: now, cpu_s: reading.cpu_s, usage }
+    }
+
+    fn next(&self, reading: Reading, now: Instant) -> Self {
+        let allowed_s = now.duration_since(self.taken).as_secs_f64() * reading.cores;
+        let cpu_percent = 100.0 * (reading.cpu_s - self.cpu_s) / allowed_s;
+        let usage = Usage { cpu_percent, memory_percent: reading.memory_percent() };
+        Self { taken: now, cpu_s: reading.cpu_s, usage }
+    }
+}
+
+impl Reading {
+    fn memory_percent(&self) -> f64 {
+        100.0 * self.resident_bytes as f64 / self.memory_bytes.max(1) as f64
+    }
+}
+
+/// The limits are read each time: they may be changed while a container runs.
+fn read_this_process() -> Reading {
+    let (cores, memory_bytes) = allowed();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    Reading {
+        cpu_s: process_cpu_s().unwrap_or(0.0),
+        resident_bytes: limits::row_bytes(&status, "VmRSS").unwrap_or(0),
+        cores,
+        memory_bytes,
+    }
+}
+
+/// Cores this process may use: its control groups' quota, within its affinity mask.
 pub fn allowed_cores() -> f64 {
+    allowed().0
+}
+
+/// Cores, and bytes of memory.
+fn allowed() -> (f64, u64) {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = limits::of_groups(&groups, |path: &Path| fs::read_to_string(path).ok());
     let usable = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
-    cpu_quota().map_or(usable, |quota| quota.min(usable))
-}
-
-/// Bytes this process may use: its cgroup's limit, else the machine's memory.
-pub fn allowed_memory_bytes() -> u64 {
-    let machine = meminfo("MemTotal:").unwrap_or(0);
-    match cgroup_number("memory.max", "memory/memory.limit_in_bytes") {
-        Some(limit) if limit < machine => limit,
-        _ => machine,
-    }
-}
-
-/// `cpu.max` of cgroup v2 (`quota period`), or the two files of v1, in cores.
-fn cpu_quota() -> Option<f64> {
-    if let Some(text) = read_cgroup("cpu.max") {
-        let (quota, period) = text.trim().split_once(' ')?;
-        return Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?);
-    }
-    let quota: f64 = read_cgroup("cpu/cpu.cfs_quota_us")?.trim().parse().ok()?;
-    let period: f64 = read_cgroup("cpu/cpu.cfs_period_us")?.trim().parse().ok()?;
-    (quota > 0.0).then_some(quota / period)
-}
-
-fn cgroup_number(v2: &str, v1: &str) -> Option<u64> {
-    read_cgroup(v2).or_else(|| read_cgroup(v1))?.trim().parse().ok()
-}
-
-/// A cgroup file of this process: below its own path on a host, at the root inside a container.
-fn read_cgroup(file: &str) -> Option<String> {
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    let root = PathBuf::from("/sys/fs/cgroup");
-    fs::read_to_string(root.join(path).join(file))
-        .or_else(|_| fs::read_to_string(root.join(file)))
-        .ok()
-}
-
-/// A `kB` row of `/proc/meminfo`, in bytes.
-fn meminfo(row: &str) -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with(row))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
+    let machine = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let machine_bytes = limits::row_bytes(&machine, "MemTotal").unwrap_or(0);
+    let cores = limits.cores.map_or(usable, |quota| quota.min(usable));
+    (cores, limits.memory_bytes.map_or(machine_bytes, |limit| limit.min(machine_bytes)))
 }
 
 /// CPU seconds of all threads, user and system.
@@ -107,34 +135,47 @@ fn process_cpu_s() -> Option<f64> {
     Some(seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
-/// Resident set of this process, in bytes (`VmRSS` of `/proc/self/status`).
-fn resident_bytes() -> Option<u64> {
-    let text = fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find(|line| line.starts_with("VmRSS:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    };
 
     #[test]
-    fn cpu_use_follows_work() {
-        let resources = Resources::default();
+    fn the_kernel_is_asked_once_a_second_whoever_asks_us() {
         let start = Instant::now();
-        let mut x = 0u64;
-        while start.elapsed().as_secs_f64() < WINDOW_S + 0.1 {
-            x = std::hint::black_box(x.wrapping_mul(31).wrapping_add(7));
+        let asked = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&asked);
+        // Each time it is asked, half a second more of one core was used, of the two it may have.
+        let read = move || Reading {
+            cpu_s: 0.5 * counter.fetch_add(1, Relaxed) as f64,
+            resident_bytes: 25,
+            cores: 2.0,
+            memory_bytes: 100,
+        };
+        let resources = Resources::new(read, start);
+        let usage_at = |millis| resources.usage_at(start + Duration::from_millis(millis));
+        for millis in 0..1_000 {
+            assert_eq!(usage_at(millis), Usage { cpu_percent: 0.0, memory_percent: 25.0 });
         }
-        let percent = resources.cpu_percent();
-        assert!(percent > 5.0 && percent <= 110.0, "{percent}");
+        assert_eq!(asked.load(Relaxed), 1);
+        for millis in 1_000..2_000 {
+            assert_eq!(usage_at(millis).cpu_percent, 25.0, "half a second of two");
+        }
+        assert_eq!(asked.load(Relaxed), 2);
+        assert_eq!(usage_at(11_000).cpu_percent, 2.5, "half a second of twenty");
     }
 
     #[test]
-    fn memory_use_is_a_share_of_what_is_allowed() {
-        let percent = Resources::default().memory_percent();
-        assert!(percent > 0.0 && percent < 100.0, "{percent}");
-        assert!(allowed_memory_bytes() > 1 << 20);
-        assert!(allowed_cores() > 0.0);
+    fn this_process_uses_something_of_what_it_may() {
+        let reading = read_this_process();
+        assert!(reading.cpu_s > 0.0, "{reading:?}");
+        assert!(reading.resident_bytes > 100 << 10, "{reading:?}");
+        assert!(
+            reading.cores > 0.0 && reading.memory_bytes > reading.resident_bytes,
+            "{reading:?}"
+        );
     }
 }

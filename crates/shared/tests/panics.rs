@@ -1,7 +1,6 @@
 //! A panic in a real process: one line that says where, and nothing of what it quotes.
 
-use inferno_shared::{Config, config::LogFormat, telemetry};
-use prometheus::{Encoder, Registry, TextEncoder};
+use inferno_shared::{Config, MetricsCollector, config::LogFormat, telemetry};
 use std::{env, process::Command, thread};
 
 /// Makes this program the process that panics.
@@ -31,11 +30,9 @@ fn child() {
         let thread = thread::Builder::new().name("worker".into()).spawn(panic);
         thread.expect("a thread").join().expect_err("it panics");
     }
-    let registry = Registry::new();
-    telemetry::register_metrics(&registry).expect("new names");
-    let mut text = Vec::new();
-    TextEncoder::new().encode(&registry.gather(), &mut text).expect("text");
-    println!("{}", String::from_utf8_lossy(&text));
+    let metrics = MetricsCollector::new();
+    telemetry::register_metrics(metrics.registry()).expect("new names");
+    println!("{}", metrics.prometheus_text(&metrics.vitals()));
     drop(telemetry);
 }
 

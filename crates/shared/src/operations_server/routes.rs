@@ -21,13 +21,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 
 const JSON: &str = "application/json";
 const PLAIN: &str = "text/plain; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// A registration's body must arrive within this time.
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Answers one request, and logs it: at debug, for these come each second from whoever watches.
 pub(super) async fn answer(
@@ -72,7 +70,8 @@ async fn choose(context: &Context, caller: SocketAddr, request: Request<Incoming
         (Method::GET, "/health", _) => health(context),
         (Method::GET, "/health/live", _) => live(context),
         (Method::GET, "/peers", _) => peers(context, caller, &request),
-        (Method::POST, "/registration", _) => register(context, caller, request).await,
+        // In a box, because the other answers are small and would be moved about in its size.
+        (Method::POST, "/registration", _) => Box::pin(register(context, caller, request)).await,
         (Method::DELETE, _, Some(id)) => leave(context, caller, &request, id),
         (_, path, id) => unknown(context, path, id.is_some()),
     }
@@ -128,7 +127,7 @@ fn peers(context: &Context, caller: SocketAddr, request: &Request<Incoming>) -> 
 async fn register(context: &Context, caller: SocketAddr, request: Request<Incoming>) -> Answer {
     let outcome = async {
         authorize(context, caller, &request)?;
-        let body = read(request).await?;
+        let body = read(request, context.limits.body).await?;
         context.register(wire::parse(&body)?).await
     };
     match outcome.await {
@@ -177,18 +176,16 @@ fn authorize(
 }
 
 /// The whole body, within its limits of size and time.
-async fn read(request: Request<Incoming>) -> Result<Bytes, Refusal> {
+async fn read(request: Request<Incoming>, patience: Duration) -> Result<Bytes, Refusal> {
     let limited = Limited::new(request.into_body(), wire::BODY_BYTES_MAX).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, limited).await {
+    match tokio::time::timeout(patience, limited).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::Malformed(format!(
             "the body is larger than {} bytes",
             wire::BODY_BYTES_MAX
         ))),
         Ok(Err(error)) => Err(Refusal::Malformed(format!("the body could not be read: {error}"))),
-        Err(_) => {
-            Err(Refusal::Malformed(format!("the body did not arrive within {BODY_TIMEOUT:?}")))
-        }
+        Err(_) => Err(Refusal::Malformed(format!("the body did not arrive within {patience:?}"))),
     }
 }
 

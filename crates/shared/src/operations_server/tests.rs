@@ -1,3 +1,6 @@
+mod hostile;
+mod load;
+
 use super::*;
 use crate::{
     config::Config,
@@ -233,11 +236,57 @@ async fn metrics_can_be_switched_off_and_nothing_else_with_them() {
     ] {
         assert_eq!(ask(&server, Method::GET, path, &[], "").await.0.as_u16(), expected, "{path}");
     }
-    assert_eq!(
-        ask(&server, Method::PUT, "/health", &[], "").await.0,
-        StatusCode::METHOD_NOT_ALLOWED
+}
+
+#[tokio::test]
+async fn each_route_says_which_methods_it_has() {
+    let server = started(ServiceState::Ready, |s| s).await;
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    for (path, allowed) in [
+        ("/metrics", "GET, HEAD"),
+        ("/telemetry", "GET, HEAD"),
+        ("/health", "GET, HEAD"),
+        ("/health/live", "GET, HEAD"),
+        ("/peers", "GET, HEAD"),
+        ("/registration", "POST"),
+        ("/registration/a-node", "DELETE"),
+    ] {
+        let request = Request::put(format!("http://{}{path}", server.bind_addr()));
+        let request = request.body(Full::default()).expect("a request");
+        let answer = client.request(request).await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{path}");
+        assert_eq!(answer.headers()["allow"], allowed, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn head_is_get_without_a_body() {
+    let server = started(ServiceState::Ready, |s| s).await;
+    for path in ["/health", "/metrics", "/telemetry", "/peers"] {
+        let (status, content_type, body) = ask(&server, Method::HEAD, path, &[], "").await;
+        assert_eq!((status, body.as_str()), (StatusCode::OK, ""), "{path}");
+        let (_, same, body) = ask(&server, Method::GET, path, &[], "").await;
+        assert!(content_type == same && !body.is_empty(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn two_servers_cannot_count_in_one_collector() {
+    let first = started(ServiceState::Ready, |s| s).await;
+    let error = OperationsServer::new(Arc::clone(&first.metrics), local()).start().await;
+    let error = error.expect_err("refused").to_string();
+    assert!(
+        error.starts_with("operations server: ") && error.contains("is registered already"),
+        "{error}"
     );
-    assert_eq!(ask(&server, Method::HEAD, "/health", &[], "").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named_with_its_key() {
+    let first = started(ServiceState::Ready, |s| s).await;
+    let second = OperationsServer::new(MetricsCollector::new(), first.bind_addr()).start().await;
+    let error = second.expect_err("it is taken").to_string();
+    assert!(error.contains("operations.addr"), "{error}");
 }
 
 #[tokio::test]
@@ -251,25 +300,6 @@ async fn off_loopback_an_open_registration_refuses_to_start() {
         .start()
         .await;
     assert!(meant.is_ok());
-}
-
-#[tokio::test]
-async fn slow_and_broken_clients_hold_up_nobody() {
-    let server = started(ServiceState::Ready, |s| s).await;
-    let mut slow = Vec::new();
-    for _ in 0..50 {
-        let mut stream =
-            tokio::net::TcpStream::connect(server.bind_addr()).await.expect("connects");
-        stream.write_all(b"GET /health HT").await.expect("half a request");
-        slow.push(stream);
-    }
-    assert_eq!(ask(&server, Method::GET, "/health", &[], "").await.0, StatusCode::OK);
-    let mut broken = tokio::net::TcpStream::connect(server.bind_addr()).await.expect("connects");
-    broken.write_all(b"\x16\x03\x01 not http at all\r\n\r\n").await.expect("noise");
-    let mut answer = Vec::new();
-    broken.read_to_end(&mut answer).await.expect("an end");
-    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"));
-    assert_eq!(ask(&server, Method::GET, "/health", &[], "").await.0, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ pub mod spans;
 pub mod trace_context;
 mod writer;
 
-pub use metrics::register as register_metrics;
+pub use metrics::{METRICS, register as register_metrics};
 pub use panics::message as panic_message;
 
 use crate::config::{Config, LogFormat};
