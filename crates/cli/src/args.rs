@@ -1,9 +1,10 @@
 //! The command line.
 
-use clap::{Parser, Subcommand};
-use inferno_shared::service::ServiceArgs;
+use anstream::ColorChoice;
+use clap::{Parser, Subcommand, ValueEnum};
+use inferno_shared::service::{BACKEND_HELP, PROXY_HELP, ServiceArgs};
 
-use crate::command::{chat, config, docs, model, status, up};
+use crate::command::{chat, completions, config, docs, doctor, man, model, status, top, up};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -12,6 +13,7 @@ Examples:
   inferno chat                       talk to it
   inferno chat 'Name three rivers.'  one answer, then the prompt again
   inferno status                     nodes, models, load
+  inferno top                        the same, live
   inferno model pull https://host/my.gguf --sha256 HEX
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
@@ -21,30 +23,71 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
 #[derive(Debug, Parser)]
 #[command(name = "inferno", version, after_help = EXAMPLES)]
 pub(crate) struct Cli {
+    /// When to use colours: auto (on a terminal, unless NO_COLOR is set), always or never
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Colour::Auto, hide_possible_values = true)]
+    pub(crate) color: Colour,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// When to use colours: `auto` is on a terminal, unless `NO_COLOR` is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Also into a file or pipe
+    Always,
+    /// Not even on a terminal
+    Never,
+}
+
+impl From<Colour> for ColorChoice {
+    fn from(colour: Colour) -> Self {
+        match colour {
+            Colour::Auto => Self::Auto,
+            Colour::Always => Self::Always,
+            Colour::Never => Self::Never,
+        }
+    }
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a proxy and backends on this machine until Ctrl-C
+    #[command(after_help = up::EXAMPLES)]
     Up(up::UpArgs),
     /// Talk to a model in the terminal
+    #[command(after_help = chat::EXAMPLES)]
     Chat(chat::ChatArgs),
     /// Show nodes, models and load
+    #[command(after_help = status::EXAMPLES)]
     Status(status::StatusArgs),
-    /// Bring, list and check models
-    #[command(subcommand)]
+    /// Show nodes, models and load, live
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::TopArgs),
+    /// Check this machine and its configuration, and say how to mend what stands in the way
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::DoctorArgs),
+    /// Bring, list, check and remove models
+    #[command(subcommand, after_help = model::EXAMPLES)]
     Model(model::ModelCommand),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Print a script that makes a shell complete our commands
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(completions::CompletionsArgs),
+    /// Print or write man pages
+    #[command(after_help = man::EXAMPLES)]
+    Man(man::ManArgs),
     /// Print a page of documentation that is made from the code, as Markdown
     Docs(docs::DocsArgs),
-    /// Run the proxy in the foreground
+    /// Run the proxy in the foreground, as the program inferno-proxy does
+    #[command(after_help = PROXY_HELP)]
     Proxy(ServiceArgs),
-    /// Run a backend in the foreground
+    /// Run a backend in the foreground, as the program inferno-backend does
+    #[command(after_help = BACKEND_HELP)]
     Backend(ServiceArgs),
 }
 

@@ -9,7 +9,14 @@ pub mod model;
 mod args;
 mod chat;
 mod command;
+mod completion;
 mod console;
+mod doctor;
+mod exit;
+mod nodes;
+mod reference;
+mod signals;
+mod top;
 mod up;
 
 use std::process::ExitCode;
@@ -18,7 +25,10 @@ use clap::Parser;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let outcome = command::run(args::Cli::parse());
+    completion::answer();
+    let cli = args::Cli::parse();
+    anstream::ColorChoice::from(cli.color).write_global();
+    let outcome = command::run(cli);
     outcome.unwrap_or_else(|error| {
         // The reader of our output went away (`inferno … | head`): nobody to tell, nothing wrong.
         if !console::is_broken_pipe(&error) {

@@ -8,9 +8,18 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use tokio::runtime::{Builder, Runtime};
 
-use super::INTERRUPTED;
 use crate::chat::{ChatClient, Conversation, End, Settings, Turn};
 use crate::console::{BOLD, DIM, Styled, error, harmless, note};
+use crate::exit::INTERRUPTED;
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  inferno chat                                      a conversation; /help lists its commands
+  inferno chat 'Name three rivers.'                 one answer
+  git diff | inferno chat --system 'Summarise.'     what standard input says is asked
+  inferno chat --temperature 0 --seed 1 'Hi'        the same answer each time
+
+Exit codes: 0 done, 1 failed, 130 interrupted by Ctrl-C while the answer came.";
 
 const HELP: &str = "\
 /new    forget the conversation so far

@@ -1,6 +1,6 @@
 //! `inferno docs`: the pages of documentation that are made from the code, so that they cannot lie.
 
-use crate::console;
+use crate::{console, reference};
 use clap::{Args, ValueEnum};
 use inferno_shared::config;
 use std::process::ExitCode;
@@ -17,11 +17,14 @@ pub(crate) struct DocsArgs {
 enum Page {
     /// Every configuration key: docs/configuration.md
     Configuration,
+    /// Every command, exit code and variable: docs/cli.md
+    Cli,
 }
 
 pub(crate) fn run(args: &DocsArgs) -> anyhow::Result<ExitCode> {
     let page = match args.page {
         Page::Configuration => config::reference(),
+        Page::Cli => reference::page(),
     };
     console::print(page.trim_end())?;
     Ok(ExitCode::SUCCESS)

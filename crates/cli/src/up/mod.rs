@@ -17,5 +17,5 @@ mod supervisor;
 mod welcome;
 
 pub(crate) use events::Reporter;
-pub(crate) use plan::{Plan, free_addresses};
+pub(crate) use plan::{Plan, free_addresses, reachable};
 pub(crate) use supervisor::{Ended, supervise};

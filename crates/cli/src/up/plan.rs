@@ -83,7 +83,7 @@ impl Plan {
 }
 
 /// The address at which this machine reaches what listens on `address`.
-pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(loopback_like(address.ip()));
     }

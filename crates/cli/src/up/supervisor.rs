@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use inferno_shared::operations_client::OperationsClient;
 use inferno_shared::registration::{secrets::Secrets, wire::Peer};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, Receiver, UnboundedSender};
 use tokio::sync::watch;
 use tokio::task::spawn_local;
@@ -20,6 +19,7 @@ use super::fleet::{Fate, Fleet};
 use super::plan::{Plan, ProcessPlan, reachable};
 use super::process::{Exit, Process, Sink};
 use crate::chat::ChatClient;
+use crate::signals::StopSignals;
 
 /// Between two looks at the proxy while something is not ready yet.
 const PROBE_INTERVAL: Duration = Duration::from_millis(20);
@@ -203,26 +203,6 @@ impl<'a> Supervisor<'a> {
         running.for_each(Process::terminate);
         *deadline = Some(Instant::now() + drain + GRACE);
         self.reporter.tell(&Event::Stopping { timeout_ms: millis(drain) });
-    }
-}
-
-/// Ctrl-C, a service manager's stop, or the terminal's end.
-struct StopSignals([Signal; 3]);
-
-impl StopSignals {
-    fn new() -> std::io::Result<Self> {
-        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-        let [interrupt, terminate, hangup] = kinds.map(signal);
-        Ok(Self([interrupt?, terminate?, hangup?]))
-    }
-
-    async fn next(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
     }
 }
 
