@@ -24,7 +24,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
 #[command(name = "inferno", version, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     /// When to use colours: auto (on a terminal, unless NO_COLOR is set), always or never
-    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Colour::Auto, hide_possible_values = true)]
+    #[arg(long, global = true, display_order = 100, value_name = "WHEN", value_enum, default_value_t = Colour::Auto, hide_possible_values = true)]
     pub(crate) color: Colour,
     #[command(subcommand)]
     pub(crate) command: Command,

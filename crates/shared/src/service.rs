@@ -39,7 +39,7 @@ Exit codes: 0 drained, or healthy; 1 failed, and standard error says why; 2 wron
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ServiceArgs {
     /// Where the configuration comes from.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Configuration")]
     pub config: ConfigArgs,
     /// Ask the running service of this configuration whether it is alive, and exit 0 or 1
     #[arg(long)]

@@ -19,7 +19,7 @@ It changes nothing, and registers nowhere. Exit code 1: there is a problem; warn
 /// The arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DoctorArgs {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Configuration")]
     config: ConfigArgs,
     /// One JSON object instead of lines
     #[arg(long)]

@@ -174,7 +174,7 @@ mod tests {
             ]
         );
         let two = text(lines(&fleet(vec![peer("a", "ready", 1), peer("b", "gone", 1)]), Some(40)));
-        assert_eq!(two[0], "NODE     STATE     TOKENS/S   IN FLIGHT ");
+        assert_eq!(two[0], "NODE     STATE    IN FLIGHT  TOKENS/S");
         assert!(two[3].starts_with("2 nodes  1 ready"), "{two:?}");
     }
 }

@@ -52,7 +52,7 @@ pub(crate) struct UpArgs {
     /// One JSON object a line for each event on standard output
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Configuration")]
     config: ConfigArgs,
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct ProxyArgs {
     /// for every address it has [default: operations.addr of the configuration, 127.0.0.1:6100]
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = host_and_port)]
     operations: Vec<String>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Configuration")]
     config: ConfigArgs,
 }
 

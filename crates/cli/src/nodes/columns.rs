@@ -113,12 +113,12 @@ impl Column {
         }
     }
 
-    /// Which of two nodes comes first in ascending order of it; names decide between equals.
+    /// Which of two nodes comes first in ascending order of it.
     pub(crate) fn compare(self, a: &Node, b: &Node) -> Ordering {
         let load = |node: &Node| node.reported.unwrap_or_default();
         let (x, y) = (load(a), load(b));
-        let order = match self {
-            Name => Ordering::Equal,
+        match self {
+            Name => a.id.cmp(&b.id),
             State => rank(a.state).cmp(&rank(b.state)),
             Address => a.address.cmp(&b.address),
             Models => a.models.cmp(&b.models),
@@ -129,8 +129,7 @@ impl Column {
             Cpu => x.cpu_usage.total_cmp(&y.cpu_usage),
             Memory => x.memory_usage.total_cmp(&y.memory_usage),
             Gpu => x.gpu_usage.total_cmp(&y.gpu_usage),
-        };
-        order.then_with(|| a.id.cmp(&b.id))
+        }
     }
 }
 

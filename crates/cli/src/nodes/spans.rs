@@ -67,6 +67,19 @@ impl Spans {
         self
     }
 
+    /// The line without blanks at its end.
+    #[must_use]
+    pub(crate) fn trimmed(mut self) -> Self {
+        while let Some((_, text)) = self.0.last_mut() {
+            text.truncate(text.trim_end_matches(' ').len());
+            if !text.is_empty() {
+                break;
+            }
+            self.0.pop();
+        }
+        self
+    }
+
     /// The line cut at `cells`, with `…` where something is missing.
     #[must_use]
     pub(crate) fn clipped(mut self, cells: usize) -> Self {

@@ -3,12 +3,16 @@
 use super::columns::Column;
 use super::fleet::{Fleet, Node};
 use super::spans::{Spans, Tone};
-use super::words::{clip, width};
+use super::words::{clip, clip_middle, width};
 
 /// Between two columns.
 const GAP: usize = 2;
-/// A column of text is never cut to less than this.
-const TEXT_CELLS_MIN: usize = 12;
+/// Names and models are cut to this before a column goes …
+const COMFORTABLE: [(Column, usize); 2] = [(Column::Models, 12), (Column::Node, 28)];
+/// … and the name to this before the state and the tokens do.
+const TIGHT: [(Column, usize); 1] = [(Column::Node, 8)];
+/// Columns that are worth cutting the name for.
+const ESSENTIAL: usize = 3;
 
 /// The columns shown, and their widths in cells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,14 +29,14 @@ impl Layout {
         let totals = fleet.totals();
         let natural = |column: Column| {
             let cells = nodes.iter().map(|node| width(&column.cell(node)));
-            let fixed = [width(column.title()) + 1, width(&column.total(&totals))];
+            // A title of text may have a mark behind it, and nothing behind that.
+            let title = width(column.title()) + usize::from(!column.is_number());
+            let fixed = [title, width(&column.total(&totals))];
             cells.chain(fixed).max().unwrap_or(0)
         };
         let mut layout = Self(shown.map(|column| (column, natural(column))).collect());
         if let Some(cells) = width_cells {
-            while !layout.shrink_to(cells) && layout.0.len() > 1 {
-                layout.drop_one();
-            }
+            layout.fit(cells);
         }
         layout
     }
@@ -46,15 +50,35 @@ impl Layout {
         self.0.iter().map(|(_, cells)| cells + GAP).sum::<usize>().saturating_sub(GAP)
     }
 
-    /// Cuts models, then names, as far as they may be cut. Says whether that was enough.
-    fn shrink_to(&mut self, cells: usize) -> bool {
-        for long in [Column::Models, Column::Node] {
-            let excess = self.cells().saturating_sub(cells);
-            if let Some((_, width)) = self.0.iter_mut().find(|(column, _)| *column == long) {
-                *width = (*width).min((*width - excess.min(*width)).max(TEXT_CELLS_MIN));
+    fn fit(&mut self, cells: usize) {
+        loop {
+            let essential = self.0.len() <= ESSENTIAL;
+            let cut = if essential { &TIGHT[..] } else { &COMFORTABLE[..] };
+            if self.shrunk(cells, cut) || self.0.len() == 1 {
+                break;
+            }
+            self.drop_one();
+        }
+        // Nothing is left but the name: it takes what there is.
+        if let [(_, only)] = &mut self.0[..] {
+            *only = (*only).min(cells);
+        }
+    }
+
+    /// Cuts these columns as far as they may be, if that is enough.
+    fn shrunk(&mut self, cells: usize, cut: &[(Column, usize)]) -> bool {
+        let mut shrunk = self.clone();
+        for (long, least) in cut {
+            let excess = shrunk.cells().saturating_sub(cells);
+            if let Some((_, width)) = shrunk.0.iter_mut().find(|(column, _)| column == long) {
+                *width = (*width).min(width.saturating_sub(excess).max(*least));
             }
         }
-        self.cells() <= cells
+        let fits = shrunk.cells() <= cells;
+        if fits {
+            *self = shrunk;
+        }
+        fits
     }
 
     fn drop_one(&mut self) {
@@ -62,16 +86,36 @@ impl Layout {
         self.0.retain(|(column, _)| Some(column.importance()) != least);
     }
 
-    /// The titles; the one that rows are sorted by is marked with `mark`.
+    /// The titles; the one that rows are sorted by has a `mark` on its inner side, in the gap if need be.
     pub(crate) fn head(&self, sorted: Option<(Column, &str)>) -> Spans {
-        let cell = |column: Column| {
-            let (tone, mark) = match sorted {
-                Some((by, mark)) if by == column => (Tone::Bold, mark),
-                _ => (Tone::Dim, ""),
+        let mut line = Spans::new();
+        let mut borrowed = 0;
+        for (index, (column, cells)) in self.0.iter().enumerate() {
+            let mark = sorted.filter(|(by, _)| by == column).map_or("", |(_, mark)| mark);
+            let (tone, title) =
+                (if mark.is_empty() { Tone::Dim } else { Tone::Bold }, column.title());
+            let gap = if index == 0 { 0 } else { GAP - borrowed };
+            let text = match column.is_number() {
+                true => format!("{mark}{title}"),
+                false => format!("{title}{mark}"),
             };
-            (tone, format!("{}{mark}", column.title()))
-        };
-        self.line(cell)
+            let taken = width(&text);
+            borrowed = 0;
+            let (before, after) = match column.is_number() {
+                true => ((gap + cells).saturating_sub(taken), 0),
+                false => {
+                    borrowed = taken.saturating_sub(*cells).min(GAP);
+                    (gap, cells.saturating_sub(taken))
+                }
+            };
+            let is_last_text = index + 1 == self.0.len() && !column.is_number();
+            let text = clip(&text, if is_last_text { *cells } else { cells + GAP });
+            line = line
+                .and(Tone::Plain, " ".repeat(before))
+                .and(tone, text)
+                .and(Tone::Plain, " ".repeat(after));
+        }
+        line.trimmed()
     }
 
     /// One node.
@@ -87,21 +131,22 @@ impl Layout {
 
     fn line(&self, cell: impl Fn(Column) -> (Tone, String)) -> Spans {
         let mut line = Spans::new();
-        let last = self.0.len() - 1;
         for (index, (column, cells)) in self.0.iter().enumerate() {
             let (tone, text) = cell(*column);
-            let text = clip(&text, *cells);
+            let text = match column {
+                // Names of one kind often differ at the end.
+                Column::Node => clip_middle(&text, *cells),
+                _ => clip(&text, *cells),
+            };
             let padding = " ".repeat(cells - width(&text));
+            let gap = " ".repeat(if index == 0 { 0 } else { GAP });
+            line = line.and(Tone::Plain, gap);
             line = match column.is_number() {
                 true => line.and(Tone::Plain, padding).and(tone, text),
-                false if index == last => line.and(tone, text),
                 false => line.and(tone, text).and(Tone::Plain, padding),
             };
-            if index != last {
-                line = line.and(Tone::Plain, " ".repeat(GAP));
-            }
         }
-        line
+        line.trimmed()
     }
 }
 
@@ -143,10 +188,10 @@ mod tests {
             assert!(layout.columns().count() <= before, "{cells}");
             before = layout.columns().count();
             assert!(titles(&layout).contains(&"NODE"));
-            let limit = cells.max(TEXT_CELLS_MIN);
             let lines = fleet.backends.iter().map(|node| layout.row(node));
             for line in lines.chain([layout.head(None), layout.total(&fleet)]) {
-                assert!(line.width() <= limit, "{} > {cells}: {line:?}", line.width());
+                // The mark of a sorted column that is the last may stand out by its own cell.
+                assert!(line.width() <= cells, "{} > {cells}: {line:?}", line.width());
             }
         }
         assert_eq!(titles(&Layout::of(&fleet, Some(40))), ["NODE", "STATE", "TOKENS/S"]);

@@ -33,6 +33,22 @@ pub(crate) fn clip(text: &str, cells: usize) -> String {
     clipped
 }
 
+/// The same, cut in the middle: a little more of the beginning is kept than of the end.
+pub(crate) fn clip_middle(text: &str, cells: usize) -> String {
+    if width(text) <= cells {
+        return text.to_owned();
+    }
+    let end_cells = cells.saturating_sub(1) * 2 / 5;
+    let mut taken = 0;
+    let fits = |c: &char| {
+        taken += c.width().unwrap_or(0);
+        taken <= end_cells
+    };
+    let end: Vec<char> = text.chars().rev().take_while(fits).collect();
+    let end: String = end.into_iter().rev().collect();
+    format!("{}{end}", clip(text, cells - width(&end)))
+}
+
 /// The two largest units: `3 d 4 h`, `12 min 5 s`.
 pub(crate) fn duration(seconds: u64) -> String {
     match seconds {
@@ -70,6 +86,15 @@ mod tests {
         assert_eq!(clip("模型模型", 5), "模型…");
         assert_eq!(clip("模型模型", 4), "模…");
         assert_eq!(clip("ab", 0), "");
+    }
+
+    #[test]
+    fn names_are_cut_in_the_middle() {
+        assert_eq!(clip_middle("gpu-host-17.rack-3", 18), "gpu-host-17.rack-3");
+        assert_eq!(clip_middle("gpu-host-17.rack-3", 11), "gpu-ho…ck-3");
+        assert_eq!(clip_middle("gpu-host-17", 1), "…");
+        assert_eq!(clip_middle("gpu-host-17", 0), "");
+        assert_eq!(clip_middle("模型模型模型", 6), "模…型");
     }
 
     #[test]

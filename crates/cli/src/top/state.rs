@@ -124,9 +124,10 @@ impl Top {
 
     fn order(&mut self) {
         let (column, descending) = (self.sort, self.descending);
-        self.fleet.backends.sort_by(|a, b| match descending {
-            true => column.compare(b, a),
-            false => column.compare(a, b),
+        self.fleet.backends.sort_by(|a, b| {
+            let order = column.compare(a, b);
+            // Equals are in the order of their names either way.
+            if descending { order.reverse() } else { order }.then_with(|| a.id.cmp(&b.id))
         });
     }
 

@@ -40,11 +40,14 @@ pub(super) fn compose(top: &mut Top, width: usize, height: usize) -> View {
         lines.push(Spans::new());
     }
     let below = below(top, width, height);
-    let room = height.saturating_sub(lines.len() + below.len());
-    let selected = table(top, width, room, &mut lines);
-    // The footer keeps to the bottom.
-    lines.resize(height.saturating_sub(below.len()), Spans::new());
+    let footers = usize::from(height >= least::FOOTER);
+    let last = height.saturating_sub(below.len() + footers);
+    let selected = table(top, width, last.saturating_sub(lines.len()), &mut lines);
+    // What is below keeps to the bottom.
+    lines.resize(last, Spans::new());
     lines.extend(below);
+    // After the table, which has scrolled by now.
+    lines.extend((footers > 0).then(|| footer(top, width)));
     View { lines: lines.into_iter().map(|line| line.clipped(width)).collect(), selected }
 }
 
@@ -144,7 +147,7 @@ fn graphs(top: &Top, width: usize, height: usize) -> Vec<Spans> {
     joined.map(|(left, right)| Spans(vec![left, (Tone::Plain, "  ".into()), right])).collect()
 }
 
-/// What stands below the table: the sum, the selected node, the keys.
+/// What stands below the table: the sum, and the selected node.
 fn below(top: &Top, width: usize, height: usize) -> Vec<Spans> {
     let mut lines = Vec::new();
     if height >= least::TOTAL && top.fleet.backends.len() > 1 {
@@ -154,9 +157,6 @@ fn below(top: &Top, width: usize, height: usize) -> Vec<Spans> {
         && let Some(node) = top.selected_node()
     {
         lines.extend(details(node));
-    }
-    if height >= least::FOOTER {
-        lines.push(footer(top, width));
     }
     lines
 }
