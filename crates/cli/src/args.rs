@@ -8,13 +8,13 @@ use crate::command::{chat, completions, config, docs, doctor, man, model, status
 
 const EXAMPLES: &str = "\
 Examples:
-  inferno up                         run a proxy and backends here, with the default model
-  inferno up --model ./my.gguf       the same with a model file of yours
-  inferno chat                       talk to it
-  inferno chat 'Name three rivers.'  one answer, then the prompt again
-  inferno status                     nodes, models, load
-  inferno top                        the same, live
-  inferno model pull https://host/my.gguf --sha256 HEX
+  inferno up                           a proxy and backends, the default model
+  inferno up --model ./my.gguf         the same with a model file of yours
+  inferno chat                         talk to it
+  inferno chat 'Name three rivers.'    one answer, then the prompt again
+  inferno status                       nodes, models, load
+  inferno top                          the same, live
+  inferno doctor                       what stands in the way on this machine
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
 

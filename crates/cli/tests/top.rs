@@ -3,13 +3,19 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
 
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
 use serde_json::Value;
+
+/// A busy machine may take long; what takes longer than this does not happen.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `inferno` with an environment of its own.
 fn inferno(folder: &tempfile::TempDir, arguments: &[&str]) -> Command {
@@ -85,13 +91,16 @@ impl Drop for Proxy {
     }
 }
 
-/// A program on a terminal of 100 × 30.
+/// A program on a terminal of 100 × 30, and what a person sees there.
 struct Terminal {
     child: Child,
     master: File,
     /// Held open so that its settings can be looked at when the program is over.
-    slave: std::os::fd::OwnedFd,
-    seen: String,
+    slave: OwnedFd,
+    output: Receiver<Vec<u8>>,
+    screen: vt100::Parser,
+    /// Every byte that was written.
+    written: Vec<u8>,
 }
 
 impl Terminal {
@@ -99,21 +108,27 @@ impl Terminal {
         let size = Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(&size, None).expect("a pseudo-terminal");
         let end = || Stdio::from(pty.slave.try_clone().expect("cloned"));
-        command.stdin(end()).stdout(end()).stderr(end());
-        let child = command.spawn().expect("the program starts");
-        Self { child, master: File::from(pty.master), slave: pty.slave, seen: String::new() }
+        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("it starts");
+        let master = File::from(pty.master);
+        let output = bytes_of(master.try_clone().expect("cloned"));
+        let screen = vt100::Parser::new(30, 100, 0);
+        Self { child, master, slave: pty.slave, output, screen, written: Vec::new() }
     }
 
-    /// Reads until `text` was written; gives all that was written up to there.
-    fn wait_for(&mut self, text: &str) -> String {
-        let mut buffer = [0; 4096];
-        loop {
-            if let Some(at) = self.seen.find(text) {
-                return self.seen.drain(..at + text.len()).collect();
-            }
-            let read = self.master.read(&mut buffer).expect("it writes");
-            self.seen.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    /// Waits until the screen is so.
+    fn wait_until(&mut self, what: &str, is_so: impl Fn(&vt100::Screen) -> bool) {
+        while !is_so(self.screen.screen()) {
+            let bytes = self.output.recv_timeout(PATIENCE);
+            let seen = self.screen.screen().contents();
+            let bytes =
+                bytes.unwrap_or_else(|_| panic!("never happened: {what}. On the screen:\n{seen}"));
+            self.screen.process(&bytes);
+            self.written.extend(bytes);
         }
+    }
+
+    fn wait_for(&mut self, text: &str) {
+        self.wait_until(text, |screen| screen.contents().contains(text));
     }
 
     fn press(&mut self, keys: &str) {
@@ -129,10 +144,15 @@ impl Terminal {
         !tcgetattr(&self.slave).expect("a terminal").local_flags.contains(LocalFlags::ICANON)
     }
 
+    fn wait_for_the_shells_screen(&mut self) {
+        self.wait_until("the shell's screen", |screen| {
+            !screen.alternate_screen() && !screen.hide_cursor()
+        });
+    }
+
     /// Waits until the program is over and the terminal is as it was; gives the exit code.
     fn end(mut self) -> Option<i32> {
-        self.wait_for("\u{1b}[?1049l");
-        self.wait_for("\u{1b}[?25h");
+        self.wait_for_the_shells_screen();
         let code = self.child.wait().expect("it ends").code();
         assert!(!self.is_raw(), "the terminal was left raw");
         code
@@ -146,25 +166,32 @@ impl Drop for Terminal {
     }
 }
 
+/// Reads on a thread of its own, so that whoever waits can give up.
+fn bytes_of(mut master: File) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = master.read(&mut buffer) {
+            if sender.send(buffer[..read].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
 #[test]
 fn a_key_leaves_the_screen_and_gives_the_terminal_back() {
     let folder = folder();
     let proxy = Proxy::start(&folder);
     proxy.register("node-a");
-    for (keys, code) in [("q", 0), ("\u{3}", 0), ("?\u{1b}", 0)] {
+    for (keys, code) in [("q", 0), ("\u{3}", 0), ("\u{1b}", 0)] {
         let mut top =
             Terminal::start(inferno(&folder, &["top", "--operations", &proxy.operations]));
-        top.wait_for("\u{1b}[?1049h");
         top.wait_for("the-proxy");
         top.wait_for("node-a");
-        assert!(top.is_raw());
+        assert!(top.is_raw() && top.screen.screen().alternate_screen());
         top.press(keys);
-        if keys.starts_with('?') {
-            top.wait_for("this help");
-            // Escape closed the help; the second one leaves.
-            top.wait_for("node-a");
-            top.press("\u{1b}");
-        }
         assert_eq!(top.end(), Some(code), "{keys:?}");
     }
 }
@@ -188,10 +215,14 @@ fn suspended_it_leaves_the_terminal_and_comes_back_with_everything() {
     let proxy = Proxy::start(&folder);
     let mut top = Terminal::start(inferno(&folder, &["top", "--operations", &proxy.operations]));
     top.wait_for("the-proxy");
+    top.press("?");
+    top.wait_for("this help");
+    top.press("\u{1b}");
+    top.wait_for("the-proxy");
     top.press("\u{1a}");
-    top.wait_for("\u{1b}[?1049l");
+    top.wait_for_the_shells_screen();
+    assert!(!top.is_raw());
     top.signal(Signal::SIGCONT);
-    top.wait_for("\u{1b}[?1049h");
     top.wait_for("the-proxy");
     assert!(top.is_raw());
     top.press("q");
@@ -220,15 +251,21 @@ fn a_new_size_is_a_new_picture() {
     let proxy = Proxy::start(&folder);
     proxy.register("node-a");
     let mut top = Terminal::start(inferno(&folder, &["top", "--operations", &proxy.operations]));
-    top.wait_for("IN FLIGHT");
+    top.wait_for("node-a");
     let stty = Command::new("stty")
         .args(["rows", "5", "cols", "20"])
         .stdin(Stdio::from(top.slave.try_clone().expect("cloned")))
         .status()
         .expect("stty runs");
     assert!(stty.success());
+    top.screen.screen_mut().set_size(5, 20);
     top.signal(Signal::SIGWINCH);
-    top.wait_for("the-proxy");
+    top.wait_until("a picture of 20 columns", |screen| {
+        let lines: Vec<_> = screen.rows(0, 20).collect();
+        lines[0].starts_with("the-proxy")
+            && lines[2].starts_with("node-a")
+            && lines[4].starts_with("q quit")
+    });
     top.press("q");
     assert_eq!(top.end(), Some(0));
 }
@@ -242,8 +279,8 @@ fn without_a_screen_it_prints_lines() {
     let mut dumb = inferno(&folder, &arguments);
     dumb.env("TERM", "dumb").env("NO_COLOR", "1");
     let mut dumb = Terminal::start(dumb);
-    let printed = dumb.wait_for("node-a") + &dumb.wait_for("node-a");
-    assert!(!printed.contains('\u{1b}'), "{printed:?}");
+    dumb.wait_until("two tables", |screen| screen.contents().matches("node-a").count() == 2);
+    assert!(!dumb.written.contains(&0x1b), "{:?}", String::from_utf8_lossy(&dumb.written));
 
     let mut piped = inferno(&folder, &arguments).stdout(Stdio::piped()).spawn().expect("it starts");
     let lines = BufReader::new(piped.stdout.take().expect("piped")).lines().map_while(Result::ok);
@@ -319,8 +356,10 @@ fn colours_are_for_terminals_and_for_whoever_asks() {
         if no_color {
             command.env("NO_COLOR", "1");
         }
-        Terminal::start(command).wait_for("no backend has registered yet")
+        let mut terminal = Terminal::start(command);
+        terminal.wait_for("no backend has registered yet");
+        terminal.written.contains(&0x1b)
     };
-    assert!(on_terminal(false).contains('\u{1b}'));
-    assert!(!on_terminal(true).contains('\u{1b}'));
+    assert!(on_terminal(false));
+    assert!(!on_terminal(true));
 }

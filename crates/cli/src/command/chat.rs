@@ -14,10 +14,10 @@ use crate::exit::INTERRUPTED;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  inferno chat                                      a conversation; /help lists its commands
-  inferno chat 'Name three rivers.'                 one answer
-  git diff | inferno chat --system 'Summarise.'     what standard input says is asked
-  inferno chat --temperature 0 --seed 1 'Hi'        the same answer each time
+  inferno chat                                    a conversation; /help helps
+  inferno chat 'Name three rivers.'               one answer
+  git diff | inferno chat --system 'Summarise.'   asks what standard input says
+  inferno chat --temperature 0 'Hi'               the same answer each time
 
 Exit codes: 0 done, 1 failed, 130 interrupted by Ctrl-C while the answer came.";
 

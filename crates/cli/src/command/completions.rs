@@ -17,8 +17,8 @@ Examples, for the shell's start file:
   source <(inferno completions zsh)           in ~/.zshrc, after compinit
   inferno completions fish | source           in ~/.config/fish/config.fish
 
-The script asks the program itself, so that names of models and keys of the configuration complete
-as well, and a new version needs no new script.";
+The script asks the program itself, so that names of models and keys of the
+configuration complete as well, and a new version needs no new script.";
 
 /// The arguments of `completions`.
 #[derive(Debug, Args)]

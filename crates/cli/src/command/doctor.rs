@@ -10,20 +10,21 @@ use crate::doctor::{Finding, Verdict, examine};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  inferno doctor                                      with the configuration that services here get
-  inferno doctor --config /etc/inferno/inferno.toml   with that file
-  inferno doctor --json | jq '.findings[] | select(.verdict != \"ok\")'
+  inferno doctor                         with the configuration of this folder
+  inferno doctor --config FILE           with that one
+  inferno doctor --json | jq -c '.findings[] | select(.verdict != \"ok\")'
 
-It changes nothing, and registers nowhere. Exit code 1: there is a problem; warnings are no problem.";
+It changes nothing, and registers nowhere. Exit code 1: there is a problem;
+warnings are none.";
 
 /// The arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DoctorArgs {
-    #[command(flatten, next_help_heading = "Configuration")]
-    config: ConfigArgs,
     /// One JSON object instead of lines
     #[arg(long)]
     json: bool,
+    #[command(flatten, next_help_heading = "Configuration")]
+    config: ConfigArgs,
 }
 
 pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {

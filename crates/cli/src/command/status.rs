@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use inferno_shared::config::ConfigArgs;
 use inferno_shared::identity::unix_ms;
 use tokio::time::sleep;
 
@@ -23,8 +24,8 @@ Examples:
   inferno status --ready --wait 60              wait for the first backend
   inferno status --json | jq '.totals.ready'    for programs
 
-Exit code 0: a proxy answered and, with --ready, so many backends are ready; else 1.
-Without a terminal the table has every column in full width.";
+Exit code 0: a proxy answered and, with --ready, so many backends are ready;
+else 1. Without a terminal the table has every column in full width.";
 
 /// The arguments of `status`.
 #[derive(Debug, clap::Args)]
@@ -40,10 +41,12 @@ pub(crate) struct StatusArgs {
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
+    #[command(flatten, next_help_heading = "Configuration")]
+    config: ConfigArgs,
 }
 
 pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let asker = Asker::new(&args.proxies, PATIENCE)?;
+    let asker = Asker::new(&args.proxies, &args.config, PATIENCE)?;
     let sightings = runtime()?.block_on(look(&asker, args));
     let fleet = Fleet::merge(answers(&sightings));
     if args.json {

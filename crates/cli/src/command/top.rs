@@ -4,6 +4,7 @@ use std::io::{IsTerminal, stdout};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use inferno_shared::config::ConfigArgs;
 use tokio::task::LocalSet;
 
 use super::runtime;
@@ -24,7 +25,7 @@ Examples:
   inferno top --json | jq -c .totals         one JSON object a line
 
 Keys: q quits, ? shows the others, the arrows sort and select, p pauses.
-NO_COLOR and --color never turn colours off; the states are always in words.";
+NO_COLOR and --color never turn colours off; states are always in words.";
 
 /// The arguments of `top`.
 #[derive(Debug, clap::Args)]
@@ -40,13 +41,15 @@ pub(crate) struct TopArgs {
     /// One JSON object a line, as `inferno status --json` prints it
     #[arg(long, conflicts_with = "plain")]
     json: bool,
+    #[command(flatten, next_help_heading = "Configuration")]
+    config: ConfigArgs,
 }
 
 pub(crate) fn run(args: &TopArgs) -> anyhow::Result<ExitCode> {
     let every = args.interval;
     let (least, most) = PATIENCE_MS;
     let patience = every.clamp(Duration::from_millis(least), Duration::from_millis(most));
-    let asker = Asker::new(&args.proxies, patience)?;
+    let asker = Asker::new(&args.proxies, &args.config, patience)?;
     let runtime = runtime()?;
     let form = match (args.json, args.plain || !has_screen()) {
         (true, _) => Form::Json,

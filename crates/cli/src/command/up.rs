@@ -27,9 +27,9 @@ Examples:
   inferno up --listen 0.0.0.0:8080               clients of other machines may come
   inferno up --json | jq -r .event               one event a line, for programs
 
-Ctrl-C drains and stops everything; a second one ends it at once (exit code 130). A process that ends
-is started again; one that never gets ready is given up. Events go to standard output, the
-processes' own lines to standard error.";
+Ctrl-C drains and stops everything; a second one ends it at once (exit code 130).
+A process that ends is started again; one that never gets ready is given up.
+Events go to standard output, the processes' own lines to standard error.";
 
 /// The arguments of `up`. What is left out comes from the configuration, then from the defaults.
 #[derive(Debug, clap::Args)]

@@ -21,8 +21,6 @@ pub(crate) struct ProxyArgs {
     /// for every address it has [default: operations.addr of the configuration, 127.0.0.1:6100]
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = host_and_port)]
     operations: Vec<String>,
-    #[command(flatten, next_help_heading = "Configuration")]
-    config: ConfigArgs,
 }
 
 /// What a proxy said.
@@ -53,8 +51,12 @@ impl Asker {
     ///
     /// # Errors
     /// If the configuration or a secret file cannot be used.
-    pub(crate) fn new(args: &ProxyArgs, patience: Duration) -> anyhow::Result<Self> {
-        let config = Config::load(&args.config)?;
+    pub(crate) fn new(
+        args: &ProxyArgs,
+        config: &ConfigArgs,
+        patience: Duration,
+    ) -> anyhow::Result<Self> {
+        let config = Config::load(config)?;
         let secrets = Secrets::load(&config.registration.secret_files)?;
         let own = || vec![reachable(config.operations.addr).to_string()];
         let targets = if args.operations.is_empty() { own() } else { args.operations.clone() };
