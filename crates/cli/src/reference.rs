@@ -76,8 +76,8 @@ pub(crate) fn page() -> String {
     page.push_str("## Commands\n\n");
     for command in commands() {
         let mut wrapped = command.clone().term_width(80);
-        let name = command.get_bin_name().unwrap_or_default();
-        let help = wrapped.render_long_help().to_string();
+        let name = command.get_bin_name().unwrap_or_else(|| command.get_name());
+        let help = wrapped.render_help().to_string();
         let _ = write!(page, "### {name}\n\n```text\n{}\n```\n\n", help.trim_end());
     }
     page.truncate(page.trim_end().len());

@@ -17,9 +17,9 @@ Examples:
                 --set registration.secret_files=/etc/inferno/secret
   inferno-proxy --healthcheck      for containers without a shell
 
-Every key has a variable as well: proxy.listen is INFERNO_PROXY__LISTEN. Backends
-find the proxy by its operations address. SIGTERM drains: running requests
-finish, within proxy.drain_timeout_ms.
+Every key has a variable as well: proxy.listen is INFERNO_PROXY__LISTEN.
+Backends find the proxy by its operations address. SIGTERM drains: running
+requests finish, within proxy.drain_timeout_ms.
 
 Exit codes: 0 drained, or healthy; 1 failed (standard error says why); 2 usage.";
 
@@ -31,11 +31,11 @@ Examples:
   INFERNO_BACKEND__PROXIES=a:6100,b:6100 inferno-backend       with two proxies
   inferno-backend --healthcheck    for containers without a shell
 
-Every key has a variable as well: backend.model is INFERNO_BACKEND__MODEL. A proxy
-on another machine needs addresses it can reach (backend.listen, operations.addr)
-and the shared secret (registration.secret_files); `inferno doctor` checks both.
-SIGTERM drains: the proxies are told, running requests finish, within
-backend.drain_timeout_ms.
+Every key has a variable as well: backend.model is INFERNO_BACKEND__MODEL.
+A proxy on another machine needs addresses it can reach (backend.listen,
+operations.addr) and the shared secret (registration.secret_files); `inferno
+doctor` checks both. SIGTERM drains: the proxies are told, running requests
+finish, within backend.drain_timeout_ms.
 
 Exit codes: 0 drained, or healthy; 1 failed (standard error says why); 2 usage.";
 

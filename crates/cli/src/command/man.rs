@@ -14,7 +14,7 @@ use crate::reference::{commands, man_file, man_page};
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   inferno man | man -l -                      read the first page
-  inferno man /usr/local/share/man/man1       one page a command: man inferno-top";
+  inferno man /usr/local/share/man/man1       one page for each command";
 
 /// The arguments of `man`.
 #[derive(Debug, Args)]

@@ -12,12 +12,13 @@ use crate::model::{Origin, Progress, PullRequest, TerminalProgress, Tools, pull,
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  inferno model list                             which there are, and which there could be
-  inferno model pull smollm2-135m-instruct       bring the default model
-  inferno model verify                           hash everything again
-  inferno up --model smollm2-135m-instruct       use one
+  inferno model list                          which are there, which could be
+  inferno model pull smollm2-135m-instruct    bring the default model
+  inferno model verify                        hash everything again
+  inferno up --model smollm2-135m-instruct    use one
 
-Models live in $INFERNO_MODELS, by default inferno/models in the user's cache folder.";
+Models live in $INFERNO_MODELS, by default inferno/models in the user's cache
+folder.";
 
 const PULL_EXAMPLES: &str = "\
 Examples:

@@ -79,7 +79,10 @@ fn answers(sightings: &[Sighting]) -> impl Iterator<Item = (&crate::nodes::Answe
 fn verdict(sightings: &[Sighting], fleet: &Fleet, wanted: Option<usize>) -> anyhow::Result<()> {
     let mut silent = sightings.iter().filter_map(|sighting| sighting.answer.as_ref().err());
     if !sightings.iter().any(|sighting| sighting.answer.is_ok()) {
-        bail!("{}", silent.next().map_or("no proxy was asked", String::as_str));
+        match silent.next() {
+            Some(silence) => return Err(silence.clone().into()),
+            None => bail!("no proxy was asked"),
+        }
     }
     let ready = fleet.totals().ready;
     match wanted {
@@ -100,7 +103,7 @@ pub(crate) fn show(sightings: &[Sighting]) -> std::io::Result<()> {
             }
             // The only one's silence is the command's failure, told at its end.
             Err(_) if sightings.len() == 1 => {}
-            Err(error) => note(Spans::of(Tone::Bad, error)),
+            Err(silence) => note(Spans::of(Tone::Bad, silence.to_string())),
         }
     }
     if answered {
@@ -129,6 +132,7 @@ fn lines(fleet: &Fleet, width: Option<usize>) -> Vec<Spans> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nodes::Silence;
     use crate::nodes::testing::{peer, sighting};
 
     fn verdict_of(sightings: &[Sighting], wanted: Option<usize>) -> Result<(), String> {
@@ -138,7 +142,8 @@ mod tests {
 
     #[test]
     fn success_is_an_answer_and_enough_ready_backends() {
-        let silent = Sighting { asked: "a:1".into(), answer: Err("nobody there".into()) };
+        let silent =
+            Sighting { asked: "a:1".into(), answer: Err(Silence::new("nobody there", "")) };
         let one = sighting(vec![peer("a", "ready", 1), peer("b", "joining", 1)]);
         assert_eq!(verdict_of(std::slice::from_ref(&silent), None), Err("nobody there".into()));
         let both = [silent, one];

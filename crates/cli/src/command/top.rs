@@ -18,11 +18,11 @@ const PATIENCE_MS: (u64, u64) = (500, 5_000);
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  inferno top                                the proxy of this machine
-  inferno top --operations a:6100,b:6100     two proxies, one view of their nodes
-  inferno top --operations proxies:6100      every address behind a name
-  inferno top --interval 5 | tee nodes.log   without a terminal: a table each 5 s
-  inferno top --json | jq -c .totals         one JSON object a line
+  inferno top                                 the proxy of this machine
+  inferno top --operations a:6100,b:6100      two proxies, one view
+  inferno top --operations proxies:6100       every address behind a name
+  inferno top --interval 5 | tee nodes.log    no terminal: a table each 5 s
+  inferno top --json | jq -c .totals          one JSON object a line
 
 Keys: q quits, ? shows the others, the arrows sort and select, p pauses.
 NO_COLOR and --color never turn colours off; states are always in words.";

@@ -22,14 +22,14 @@ const BACKENDS_MAX: u64 = 64;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  inferno up                                     the default model, pulled if it is not here
-  inferno up --model ./my.gguf --backends 1      a file of yours, one backend
-  inferno up --listen 0.0.0.0:8080               clients of other machines may come
-  inferno up --json | jq -r .event               one event a line, for programs
+  inferno up                                   the default model, pulled first
+  inferno up --model ./my.gguf --backends 1    a file of yours, one backend
+  inferno up --listen 0.0.0.0:8080             other machines may come
+  inferno up --json | jq -r .event             one event a line, for programs
 
-Ctrl-C drains and stops everything; a second one ends it at once (exit code 130).
-A process that ends is started again; one that never gets ready is given up.
-Events go to standard output, the processes' own lines to standard error.";
+Ctrl-C drains and stops everything; a second one ends it at once (exit code
+130). A process that ends is started again; one that never gets ready is given
+up. Events go to standard output, the processes' lines to standard error.";
 
 /// The arguments of `up`. What is left out comes from the configuration, then from the defaults.
 #[derive(Debug, clap::Args)]

@@ -94,9 +94,9 @@ fn proxy(sighting: &Sighting) -> Finding {
             let id = &answer.vitals.node_id;
             Finding::ok(CHECK, format!("{asked} is {id}, and accepts our secret"))
         }
-        Err(error) => Finding::problem(
+        Err(silence) => Finding::problem(
             CHECK,
-            error.clone(),
+            silence.to_string(),
             format!("start it, or open the way from here to {asked}"),
         ),
     }
@@ -163,6 +163,7 @@ fn clock(now_ms: u64, proxy_ms: Option<u64>) -> Finding {
 mod tests {
     use super::super::Verdict;
     use super::*;
+    use crate::nodes::Silence;
     use crate::nodes::testing::{peer, sighting};
 
     #[test]
@@ -195,7 +196,7 @@ mod tests {
     fn proxies_are_reached_or_not_or_are_none() {
         let reached = sighting(vec![peer("a", "ready", 1)]);
         assert_eq!(proxy(&reached).verdict, Verdict::Ok);
-        let silent = Sighting { asked: "a:1".into(), answer: Err("nobody".into()) };
+        let silent = Sighting { asked: "a:1".into(), answer: Err(Silence::new("nobody", "")) };
         assert_eq!(proxy(&silent).verdict, Verdict::Problem);
         let mut backend = reached;
         if let Ok(answer) = &mut backend.answer {

@@ -34,8 +34,23 @@ pub(crate) struct Answer {
 #[derive(Clone, Debug)]
 pub(crate) struct Sighting {
     pub(crate) asked: String,
-    /// Its answer, or in one sentence why there is none.
-    pub(crate) answer: Result<Answer, String>,
+    pub(crate) answer: Result<Answer, Silence>,
+}
+
+/// Why a proxy did not say anything.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub(crate) struct Silence {
+    /// In one sentence, with what to do.
+    what: String,
+    /// In a few words, beside its address.
+    pub(crate) reason: String,
+}
+
+impl Silence {
+    pub(crate) fn new(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { what: what.into(), reason: reason.into() }
+    }
 }
 
 /// Asks the same proxies again and again, over connections that are kept.
@@ -83,7 +98,8 @@ impl Asker {
         match tokio::net::lookup_host(target).await {
             Ok(addresses) => join_all(addresses.map(|address| self.ask_address(address))).await,
             Err(error) => {
-                let answer = Err(format!("{target} cannot be resolved: {error}"));
+                let what = format!("{target} cannot be resolved: {error}");
+                let answer = Err(Silence::new(what, "its name cannot be resolved"));
                 vec![Sighting { asked: target.to_owned(), answer }]
             }
         }
@@ -94,24 +110,32 @@ impl Asker {
         let peers = self.client.peers(proxy, self.secrets.first());
         let answer = match tokio::try_join!(vitals, peers) {
             Ok((vitals, Peers { peers })) => Ok(Answer { vitals, peers }),
-            Err(error) => Err(explain(&error, proxy)),
+            Err(error) => Err(silence(&error, proxy)),
         };
         Sighting { asked: proxy.to_string(), answer }
     }
 }
 
 /// What to look at, by what went wrong.
-fn explain(error: &ClientError, proxy: SocketAddr) -> String {
-    let what = match error {
-        ClientError::Answer { status, .. } if *status == http::StatusCode::UNAUTHORIZED => format!(
-            "the proxy at {proxy} wants its registration secret: --set registration.secret_files=FILE"
+fn silence(error: &ClientError, proxy: SocketAddr) -> Silence {
+    let (what, reason) = match error {
+        ClientError::Answer { status, .. } if *status == http::StatusCode::UNAUTHORIZED => (
+            format!(
+                "the proxy at {proxy} wants its registration secret: --set registration.secret_files=FILE"
+            ),
+            "it wants its registration secret (registration.secret_files)".to_owned(),
         ),
-        ClientError::Refused | ClientError::Timeout(_) | ClientError::Connection(_) => format!(
-            "no proxy answers at {proxy}: is it running (`inferno up`), and is this its operations address (--operations)?"
+        ClientError::Refused | ClientError::Timeout(_) | ClientError::Connection(_) => (
+            format!(
+                "no proxy answers at {proxy}: is it running (`inferno up`), and is this its operations address (--operations)?"
+            ),
+            error.to_string(),
         ),
-        _ => format!("{proxy} does not answer like a proxy's operations server"),
+        _ => {
+            (format!("{proxy} does not answer like a proxy's operations server"), error.to_string())
+        }
     };
-    format!("{what}: {error}")
+    Silence::new(format!("{what}: {error}"), reason)
 }
 
 /// `HOST:PORT`, without asking whether the name exists.

@@ -25,19 +25,23 @@ fn proxy(sighting: &Sighting) -> Value {
             "asked": sighting.asked, "error": null, "vitals": answer.vitals, "peers": answer.peers,
         }),
         Err(error) => {
-            json!({ "asked": sighting.asked, "error": error, "vitals": null, "peers": [] })
+            json!({ "asked": sighting.asked, "error": error.to_string(), "vitals": null, "peers": [] })
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::ask::Silence;
     use super::super::testing::{peer, sighting};
     use super::*;
 
     #[test]
     fn a_report_has_what_was_said_and_what_it_comes_to() {
-        let silent = Sighting { asked: "10.0.0.9:6100".into(), answer: Err("refused".into()) };
+        let silent = Sighting {
+            asked: "10.0.0.9:6100".into(),
+            answer: Err(Silence::new("refused", "refused")),
+        };
         let report = report(&[sighting(vec![peer("a", "ready", 1)]), silent], 17);
         assert_eq!(report["at_unix_ms"], 17);
         assert_eq!(report["proxies"][0]["vitals"]["node_id"], "proxy-1");

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::input::Input;
-use crate::nodes::{Answer, Column, Fleet, Node, Sighting};
+use crate::nodes::{Answer, Column, Fleet, Node, Sighting, Silence};
 
 /// Samples kept for the graphs: more than any terminal has columns.
 const SAMPLES_MAX: usize = 1_000;
@@ -17,7 +17,7 @@ pub(super) struct Source {
     /// Its last answer, and when that came.
     pub(super) last: Option<(Answer, Instant)>,
     /// Why it is silent now.
-    pub(super) error: Option<String>,
+    pub(super) silence: Option<Silence>,
     /// Since when it is silent.
     pub(super) silent_since: Option<Instant>,
     /// Requests begun a second, between its last two answers.
@@ -207,23 +207,23 @@ impl Top {
 impl Source {
     fn new(asked: &str) -> Self {
         let asked = asked.to_owned();
-        Self { asked, last: None, error: None, silent_since: None, requests_per_second: 0.0 }
+        Self { asked, last: None, silence: None, silent_since: None, requests_per_second: 0.0 }
     }
 
     /// Whether its last word is of now.
     pub(super) fn is_live(&self) -> bool {
-        self.error.is_none()
+        self.silence.is_none()
     }
 
-    fn heard(&mut self, answer: Result<Answer, String>, now: Instant) {
+    fn heard(&mut self, answer: Result<Answer, Silence>, now: Instant) {
         match answer {
             Ok(answer) => {
                 self.requests_per_second = self.rate(&answer, now);
                 self.last = Some((answer, now));
-                (self.error, self.silent_since) = (None, None);
+                (self.silence, self.silent_since) = (None, None);
             }
-            Err(error) => {
-                self.error = Some(error);
+            Err(silence) => {
+                self.silence = Some(silence);
                 self.silent_since.get_or_insert(now);
             }
         }

@@ -12,8 +12,8 @@ use super::input::{Input, input};
 use super::render::{Theme, paint};
 use super::state::{Effect, Top};
 use super::view::compose;
-use crate::nodes::Sighting;
 use crate::nodes::testing::{peer, sighting};
+use crate::nodes::{Sighting, Silence};
 
 const UNICODE: Theme = Theme { colours: true, unicode: true };
 const PLAIN: Theme = Theme { colours: false, unicode: false };
@@ -69,7 +69,7 @@ fn many(count: usize) -> Vec<Peer> {
 }
 
 fn silent(error: &str) -> Sighting {
-    Sighting { asked: "127.0.0.1:6100".into(), answer: Err(error.into()) }
+    Sighting { asked: "127.0.0.1:6100".into(), answer: Err(Silence::new(error, error)) }
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn a_proxy_that_goes_away_keeps_its_last_words_dimmed_and_comes_back() {
     let lines = text(&mut top, 80, 24);
     assert_eq!(
         lines[0],
-        "no answer for 12 s  proxy-1  healthy  up 2 h 1 min  inferno-proxy 0.1.0 at 127.…"
+        "no answer for 12 s: connection refused  proxy-1  healthy  up 2 h 1 min  inferno…"
     );
     assert!(lines.iter().any(|line| line.starts_with("backend-1  ready")), "{lines:#?}");
     let dimmed = screen(&mut top, UNICODE, 80, 24);
@@ -184,8 +184,11 @@ fn before_the_first_answer_it_says_what_it_waits_for() {
     let mut top = Top::new(Instant::now());
     assert_eq!(text(&mut top, 40, 3)[0], "asking…");
     let now = top.now;
-    top.observe(vec![silent("no proxy answers at 127.0.0.1:6100")], now);
-    assert_eq!(text(&mut top, 80, 3)[0], "no answer for 0 s  no proxy answers at 127.0.0.1:6100");
+    top.observe(vec![silent("connection refused")], now);
+    assert_eq!(
+        text(&mut top, 80, 3)[0],
+        "no answer for 0 s: connection refused  at 127.0.0.1:6100"
+    );
     top.observe(vec![sighting(Vec::new())], now);
     assert!(text(&mut top, 80, 10).contains(&"no backend has registered yet".to_owned()));
 }
@@ -198,7 +201,7 @@ fn one_of_two_proxies_silent_is_said() {
     other.asked = "10.0.0.2:6100".into();
     top.observe(vec![sighting(three()), other], now);
     let lines = text(&mut top, 90, 24);
-    assert_eq!(lines[1], "no answer for 0 s  connection refused");
+    assert_eq!(lines[1], "no answer for 0 s: connection refused  at 10.0.0.2:6100");
     assert_eq!(lines[2], "1 of 2 proxies answer: 3 requests in progress, 0.0/s, 2 failed");
     let lines = text(&mut top, 90, 6);
     assert_eq!(lines[0], "2 proxies, 1 of all silent");
@@ -243,7 +246,9 @@ fn sorting_goes_through_the_columns_that_are_shown() {
     let mut top = watched(&three());
     text(&mut top, 40, 24);
     // State, in flight, tokens.
-    (0..3).for_each(|_| drop(top.input(Input::SortBy(1))));
+    for _ in 0..3 {
+        top.input(Input::SortBy(1));
+    }
     let lines = text(&mut top, 40, 24);
     let names: Vec<_> = lines
         .iter()

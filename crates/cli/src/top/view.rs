@@ -78,18 +78,15 @@ fn header(top: &Top, height: usize) -> Vec<Spans> {
 fn proxy(source: &Source, top: &Top) -> Spans {
     let identity =
         source.last.as_ref().map(|(answer, _)| headline::identity(&source.asked, &answer.vitals));
-    let Some(error) = &source.error else {
+    let Some(silence) = &source.silence else {
         return identity.unwrap_or_default();
     };
     let since = source.silent_since.map_or(0, |since| (top.now - since).as_secs());
-    let silent = Spans::of(Tone::Bad, format!("no answer for {}", duration(since)));
+    let silent = format!("no answer for {}: {}", duration(since), silence.reason);
+    let silent = Spans::of(Tone::Bad, silent).and(Tone::Plain, "  ");
     match identity {
-        Some(identity) => {
-            let rest = identity.all(Tone::Dim);
-            let line = silent.and(Tone::Plain, "  ");
-            Spans(line.0.into_iter().chain(rest.0).collect())
-        }
-        None => silent.and(Tone::Plain, format!("  {error}")),
+        Some(identity) => Spans(silent.0.into_iter().chain(identity.all(Tone::Dim).0).collect()),
+        None => silent.and(Tone::Dim, format!("at {}", source.asked)),
     }
 }
 
@@ -199,7 +196,7 @@ fn paused() -> Spans {
 
 /// The table in `room` lines, after `lines`; returns the line of the selected node.
 fn table(top: &mut Top, width: usize, room: usize, lines: &mut Vec<Spans>) -> Option<usize> {
-    let Some(rows) = room.checked_sub(1) else { return None };
+    let rows = room.checked_sub(1)?;
     if top.fleet.backends.is_empty() {
         lines.extend(empty(top));
         return None;
@@ -220,16 +217,22 @@ fn empty(top: &Top) -> Option<Spans> {
     (backends.is_empty() && heard).then(|| Spans::of(Tone::Dim, "no backend has registered yet"))
 }
 
+/// What the words of the table mean.
+const NOTES: [&str; 6] = [
+    "",
+    "joining   heard, but it has not proved itself or is not ready",
+    "suspect   missed a check, or says that it cannot serve",
+    "draining  finishes what it has; gone: out",
+    "1/2       so many of the proxies see it so; the others do otherwise",
+    "dimmed    known from a proxy that is silent now",
+];
+
+/// The help page.
 fn help(width: usize, height: usize) -> Vec<Spans> {
     let key_cells = KEYS.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
     let line = |(key, what): &(&str, &str)| {
         Spans::of(Tone::Bold, format!("{key:<key_cells$}  ")).and(Tone::Plain, *what)
     };
-    let states =
-        "States: joining (heard, not proved), ready, suspect (missed a check), draining, gone.";
-    let agree =
-        "ready 1/2: only one of two proxies sees it so. Dimmed: known from a proxy that is silent.";
-    let notes = ["", states, agree].map(|note| Spans::of(Tone::Dim, note));
-    let lines = KEYS.iter().map(line).chain(notes);
+    let lines = KEYS.iter().map(line).chain(NOTES.map(|note| Spans::of(Tone::Dim, note)));
     lines.take(height).map(|line| line.clipped(width)).collect()
 }
