@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use inferno_shared::config::ConfigArgs;
 
 use super::runtime;
-use crate::console::print;
-use crate::doctor::{Finding, Verdict, examine};
+use crate::console::{print, terminal_width};
+use crate::doctor::{INDENT, Verdict, examine};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -37,7 +37,10 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         });
         print(report)?;
     } else {
-        findings.iter().map(Finding::line).try_for_each(print)?;
+        // One line each; where a terminal would break it, it is broken between words.
+        let width = terminal_width().unwrap_or(usize::MAX);
+        let lines = findings.iter().flat_map(|finding| finding.line().wrapped(width, INDENT));
+        lines.into_iter().try_for_each(print)?;
         print(summary(problems, warnings))?;
     }
     Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

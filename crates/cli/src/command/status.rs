@@ -132,8 +132,7 @@ fn lines(fleet: &Fleet, width: Option<usize>) -> Vec<Spans> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nodes::Silence;
-    use crate::nodes::testing::{peer, sighting};
+    use crate::nodes::testing::{peer, sighting, silent};
 
     fn verdict_of(sightings: &[Sighting], wanted: Option<usize>) -> Result<(), String> {
         let fleet = Fleet::merge(answers(sightings));
@@ -142,10 +141,10 @@ mod tests {
 
     #[test]
     fn success_is_an_answer_and_enough_ready_backends() {
-        let silent =
-            Sighting { asked: "a:1".into(), answer: Err(Silence::new("nobody there", "")) };
+        let silent = silent("a:1");
         let one = sighting(vec![peer("a", "ready", 1), peer("b", "joining", 1)]);
-        assert_eq!(verdict_of(std::slice::from_ref(&silent), None), Err("nobody there".into()));
+        let nobody = verdict_of(std::slice::from_ref(&silent), None).expect_err("nobody is there");
+        assert!(nobody.contains("no proxy answers at a:1"), "{nobody}");
         let both = [silent, one];
         assert_eq!(verdict_of(&both, None), Ok(()));
         assert_eq!(verdict_of(&both, Some(1)), Ok(()));

@@ -26,6 +26,9 @@ pub(crate) enum Verdict {
     Problem,
 }
 
+/// Cells before a finding's text.
+pub(crate) const INDENT: usize = 23;
+
 /// What one check found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
@@ -57,7 +60,7 @@ impl Finding {
             Verdict::Problem => (Tone::Bad, "problem"),
         };
         let line = Spans::of(tone, format!("{word:<8}"))
-            .and(Tone::Bold, format!("{:<14}", self.check))
+            .and(Tone::Bold, format!("{:<15}", self.check))
             .and(Tone::Plain, self.text.clone());
         match &self.fix {
             Some(fix) => line.and(Tone::Dim, format!("; {fix}")),

@@ -10,7 +10,7 @@ use inferno_shared::listener::holder;
 use inferno_shared::registration::secrets::Secrets;
 
 use super::Finding;
-use crate::nodes::{Asker, Sighting, duration};
+use crate::nodes::{Asker, Sighting, SilenceKind, duration};
 
 /// How long a proxy may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -94,11 +94,20 @@ fn proxy(sighting: &Sighting) -> Finding {
             let id = &answer.vitals.node_id;
             Finding::ok(CHECK, format!("{asked} is {id}, and accepts our secret"))
         }
-        Err(silence) => Finding::problem(
-            CHECK,
-            silence.to_string(),
-            format!("start it, or open the way from here to {asked}"),
-        ),
+        Err(silence) => {
+            Finding::problem(CHECK, format!("{asked}: {}", silence.reason), fix(silence.kind))
+        }
+    }
+}
+
+fn fix(kind: SilenceKind) -> &'static str {
+    match kind {
+        SilenceKind::Unresolved => "correct the name in backend.proxies, or make it known to DNS",
+        SilenceKind::Unreachable => {
+            "start the proxy, or open the way from here to its operations port"
+        }
+        SilenceKind::Unauthorized => "give this node the proxy's secret: registration.secret_files",
+        SilenceKind::Stranger => "backend.proxies wants the operations addresses of proxies",
     }
 }
 
@@ -163,8 +172,7 @@ fn clock(now_ms: u64, proxy_ms: Option<u64>) -> Finding {
 mod tests {
     use super::super::Verdict;
     use super::*;
-    use crate::nodes::Silence;
-    use crate::nodes::testing::{peer, sighting};
+    use crate::nodes::testing::{peer, sighting, silent};
 
     #[test]
     fn a_taken_port_is_a_problem_unless_it_is_ours() {
@@ -196,7 +204,7 @@ mod tests {
     fn proxies_are_reached_or_not_or_are_none() {
         let reached = sighting(vec![peer("a", "ready", 1)]);
         assert_eq!(proxy(&reached).verdict, Verdict::Ok);
-        let silent = Sighting { asked: "a:1".into(), answer: Err(Silence::new("nobody", "")) };
+        let silent = silent("a:1");
         assert_eq!(proxy(&silent).verdict, Verdict::Problem);
         let mut backend = reached;
         if let Ok(answer) = &mut backend.answer {

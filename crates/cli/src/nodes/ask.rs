@@ -39,17 +39,56 @@ pub(crate) struct Sighting {
 
 /// Why a proxy did not say anything.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what}")]
+#[error("{}", self.sentence())]
 pub(crate) struct Silence {
-    /// In one sentence, with what to do.
-    what: String,
-    /// In a few words, beside its address.
+    pub(crate) asked: String,
+    pub(crate) kind: SilenceKind,
+    /// In the words of whoever noticed.
     pub(crate) reason: String,
 }
 
+/// What has to be mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SilenceKind {
+    /// The name leads nowhere.
+    Unresolved,
+    /// Nobody listens, or the way is closed.
+    Unreachable,
+    /// It wants another secret than ours.
+    Unauthorized,
+    /// Something else answers there.
+    Stranger,
+}
+
 impl Silence {
-    pub(crate) fn new(what: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { what: what.into(), reason: reason.into() }
+    fn of(error: &ClientError, proxy: SocketAddr) -> Self {
+        let kind = match error {
+            ClientError::Answer { status, .. } if *status == http::StatusCode::UNAUTHORIZED => {
+                SilenceKind::Unauthorized
+            }
+            ClientError::Refused | ClientError::Timeout(_) | ClientError::Connection(_) => {
+                SilenceKind::Unreachable
+            }
+            _ => SilenceKind::Stranger,
+        };
+        Self { asked: proxy.to_string(), kind, reason: error.to_string() }
+    }
+
+    /// What happened and what to look at, for somebody who sees nothing else.
+    fn sentence(&self) -> String {
+        let Self { asked, kind, reason } = self;
+        match kind {
+            SilenceKind::Unresolved => format!("{asked} cannot be resolved: {reason}"),
+            SilenceKind::Unreachable => format!(
+                "no proxy answers at {asked}: is it running (`inferno up`), and is this its operations address (--operations)?: {reason}"
+            ),
+            SilenceKind::Unauthorized => format!(
+                "the proxy at {asked} wants its registration secret: --set registration.secret_files=FILE: {reason}"
+            ),
+            SilenceKind::Stranger => {
+                format!("{asked} does not answer like a proxy's operations server: {reason}")
+            }
+        }
     }
 }
 
@@ -98,9 +137,9 @@ impl Asker {
         match tokio::net::lookup_host(target).await {
             Ok(addresses) => join_all(addresses.map(|address| self.ask_address(address))).await,
             Err(error) => {
-                let what = format!("{target} cannot be resolved: {error}");
-                let answer = Err(Silence::new(what, "its name cannot be resolved"));
-                vec![Sighting { asked: target.to_owned(), answer }]
+                let (asked, kind) = (target.to_owned(), SilenceKind::Unresolved);
+                let silence = Silence { asked: asked.clone(), kind, reason: error.to_string() };
+                vec![Sighting { asked, answer: Err(silence) }]
             }
         }
     }
@@ -110,32 +149,10 @@ impl Asker {
         let peers = self.client.peers(proxy, self.secrets.first());
         let answer = match tokio::try_join!(vitals, peers) {
             Ok((vitals, Peers { peers })) => Ok(Answer { vitals, peers }),
-            Err(error) => Err(silence(&error, proxy)),
+            Err(error) => Err(Silence::of(&error, proxy)),
         };
         Sighting { asked: proxy.to_string(), answer }
     }
-}
-
-/// What to look at, by what went wrong.
-fn silence(error: &ClientError, proxy: SocketAddr) -> Silence {
-    let (what, reason) = match error {
-        ClientError::Answer { status, .. } if *status == http::StatusCode::UNAUTHORIZED => (
-            format!(
-                "the proxy at {proxy} wants its registration secret: --set registration.secret_files=FILE"
-            ),
-            "it wants its registration secret (registration.secret_files)".to_owned(),
-        ),
-        ClientError::Refused | ClientError::Timeout(_) | ClientError::Connection(_) => (
-            format!(
-                "no proxy answers at {proxy}: is it running (`inferno up`), and is this its operations address (--operations)?"
-            ),
-            error.to_string(),
-        ),
-        _ => {
-            (format!("{proxy} does not answer like a proxy's operations server"), error.to_string())
-        }
-    };
-    Silence::new(format!("{what}: {error}"), reason)
 }
 
 /// `HOST:PORT`, without asking whether the name exists.

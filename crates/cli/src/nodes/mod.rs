@@ -15,7 +15,7 @@ pub(crate) mod table;
 pub(crate) mod testing;
 mod words;
 
-pub(crate) use ask::{Answer, Asker, ProxyArgs, Sighting, Silence};
+pub(crate) use ask::{Answer, Asker, ProxyArgs, Sighting, Silence, SilenceKind};
 pub(crate) use columns::Column;
 pub(crate) use fleet::{Fleet, Node};
 pub(crate) use report::report;

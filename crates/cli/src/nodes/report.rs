@@ -32,21 +32,17 @@ fn proxy(sighting: &Sighting) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ask::Silence;
-    use super::super::testing::{peer, sighting};
+    use super::super::testing::{peer, sighting, silent};
     use super::*;
 
     #[test]
     fn a_report_has_what_was_said_and_what_it_comes_to() {
-        let silent = Sighting {
-            asked: "10.0.0.9:6100".into(),
-            answer: Err(Silence::new("refused", "refused")),
-        };
-        let report = report(&[sighting(vec![peer("a", "ready", 1)]), silent], 17);
+        let report = report(&[sighting(vec![peer("a", "ready", 1)]), silent("10.0.0.9:6100")], 17);
         assert_eq!(report["at_unix_ms"], 17);
         assert_eq!(report["proxies"][0]["vitals"]["node_id"], "proxy-1");
         assert_eq!(report["proxies"][0]["peers"][0]["id"], "a");
-        assert_eq!(report["proxies"][1]["error"], "refused");
+        let error = report["proxies"][1]["error"].as_str().expect("a sentence");
+        assert!(error.starts_with("no proxy answers at 10.0.0.9:6100"), "{error}");
         assert_eq!(report["nodes"][0]["state"], "ready");
         assert_eq!(report["nodes"][0]["reported"]["queue_depth"], 2);
         assert_eq!(report["totals"]["ready"], 1);

@@ -80,6 +80,30 @@ impl Spans {
         self
     }
 
+    /// The line in lines of at most `cells`, broken between words; all but the first are indented.
+    /// A word that is longer than that stays whole.
+    pub(crate) fn wrapped(self, cells: usize, indent: usize) -> Vec<Self> {
+        let mut lines = vec![Self::new()];
+        let (mut used, mut may_break) = (0, false);
+        let words = self
+            .0
+            .iter()
+            .flat_map(|(tone, text)| text.split_inclusive(' ').map(|word| (*tone, word)));
+        for (tone, word) in words {
+            if may_break && used > indent && used + width(word.trim_end()) > cells {
+                lines.push(Self::of(Tone::Plain, " ".repeat(indent)));
+                used = indent;
+            }
+            used += width(word);
+            // A part that begins without a blank goes on with the word before it.
+            may_break = word.ends_with(' ');
+            if let Some(line) = lines.last_mut() {
+                line.0.push((tone, word.to_owned()));
+            }
+        }
+        lines.into_iter().map(Self::trimmed).collect()
+    }
+
     /// The line cut at `cells`, with `…` where something is missing.
     #[must_use]
     pub(crate) fn clipped(mut self, cells: usize) -> Self {
@@ -106,6 +130,21 @@ impl Display for Spans {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_broken_between_words() {
+        let line = Spans::of(Tone::Bold, "ok  ")
+            .and(Tone::Plain, "one two three")
+            .and(Tone::Dim, "; four");
+        let texts = |lines: Vec<Spans>| {
+            let text =
+                |line: &Spans| line.0.iter().map(|(_, text)| text.as_str()).collect::<String>();
+            lines.iter().map(text).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(line.clone().wrapped(80, 4)), ["ok  one two three; four"]);
+        assert_eq!(texts(line.clone().wrapped(11, 4)), ["ok  one two", "    three;", "    four"]);
+        assert_eq!(texts(line.wrapped(3, 4)), ["ok  one", "    two", "    three;", "    four"]);
+    }
 
     #[test]
     fn a_line_is_clipped_where_it_ends_whatever_its_parts() {

@@ -5,7 +5,7 @@ use inferno_shared::registration::wire::Peer;
 use inferno_shared::vitals::ServiceState;
 use serde_json::json;
 
-use super::ask::{Answer, Sighting};
+use super::ask::{Answer, Sighting, Silence, SilenceKind};
 
 /// A backend with 3 requests of the asked proxy, 2 waiting, 40.5 tokens/s, 12 % KV, 50 % CPU.
 pub(crate) fn peer(id: &str, state: &str, generation: u64) -> Peer {
@@ -52,4 +52,11 @@ pub(crate) fn answer(peers: Vec<Peer>) -> Answer {
 /// That answer, from the proxy at 127.0.0.1:6100.
 pub(crate) fn sighting(peers: Vec<Peer>) -> Sighting {
     Sighting { asked: "127.0.0.1:6100".into(), answer: Ok(answer(peers)) }
+}
+
+/// A proxy at `asked` that nobody can reach.
+pub(crate) fn silent(asked: &str) -> Sighting {
+    let (kind, reason) = (SilenceKind::Unreachable, "connection refused".to_owned());
+    let silence = Silence { asked: asked.to_owned(), kind, reason };
+    Sighting { asked: asked.to_owned(), answer: Err(silence) }
 }

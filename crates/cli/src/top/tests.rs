@@ -12,8 +12,7 @@ use super::input::{Input, input};
 use super::render::{Theme, paint};
 use super::state::{Effect, Top};
 use super::view::compose;
-use crate::nodes::testing::{peer, sighting};
-use crate::nodes::{Sighting, Silence};
+use crate::nodes::testing::{peer, sighting, silent};
 
 const UNICODE: Theme = Theme { colours: true, unicode: true };
 const PLAIN: Theme = Theme { colours: false, unicode: false };
@@ -66,10 +65,6 @@ fn many(count: usize) -> Vec<Peer> {
     (0..count)
         .map(|n| peer(&format!("a-backend-with-a-rather-long-name-{n:04}"), "ready", 1))
         .collect()
-}
-
-fn silent(error: &str) -> Sighting {
-    Sighting { asked: "127.0.0.1:6100".into(), answer: Err(Silence::new(error, error)) }
 }
 
 #[test]
@@ -160,8 +155,8 @@ fn states_have_their_colours_and_the_selected_row_is_reversed() {
 fn a_proxy_that_goes_away_keeps_its_last_words_dimmed_and_comes_back() {
     let mut top = watched(&three());
     let at = top.now;
-    top.observe(vec![silent("connection refused")], at + seconds(1));
-    top.observe(vec![silent("connection refused")], at + seconds(13));
+    top.observe(vec![silent("127.0.0.1:6100")], at + seconds(1));
+    top.observe(vec![silent("127.0.0.1:6100")], at + seconds(13));
     let lines = text(&mut top, 80, 24);
     assert_eq!(
         lines[0],
@@ -184,7 +179,7 @@ fn before_the_first_answer_it_says_what_it_waits_for() {
     let mut top = Top::new(Instant::now());
     assert_eq!(text(&mut top, 40, 3)[0], "asking…");
     let now = top.now;
-    top.observe(vec![silent("connection refused")], now);
+    top.observe(vec![silent("127.0.0.1:6100")], now);
     assert_eq!(
         text(&mut top, 80, 3)[0],
         "no answer for 0 s: connection refused  at 127.0.0.1:6100"
@@ -197,9 +192,7 @@ fn before_the_first_answer_it_says_what_it_waits_for() {
 fn one_of_two_proxies_silent_is_said() {
     let now = Instant::now();
     let mut top = Top::new(now);
-    let mut other = silent("connection refused");
-    other.asked = "10.0.0.2:6100".into();
-    top.observe(vec![sighting(three()), other], now);
+    top.observe(vec![sighting(three()), silent("10.0.0.2:6100")], now);
     let lines = text(&mut top, 90, 24);
     assert_eq!(lines[1], "no answer for 0 s: connection refused  at 10.0.0.2:6100");
     assert_eq!(lines[2], "1 of 2 proxies answer: 3 requests in progress, 0.0/s, 2 failed");
@@ -268,12 +261,12 @@ fn paused_means_that_nothing_moves() {
     let mut top = watched(&three());
     let before = top.fleet.clone();
     top.input(Input::Pause);
-    assert_eq!(top.observe(vec![silent("gone")], top.now + seconds(9)), Effect::Nothing);
+    assert_eq!(top.observe(vec![silent("127.0.0.1:6100")], top.now + seconds(9)), Effect::Nothing);
     assert_eq!(top.fleet, before);
     let lines = text(&mut top, 60, 12);
     assert_eq!(lines[11], "PAUSED  p goes on  q quit                           1-3 of 3");
     top.input(Input::Pause);
-    assert_eq!(top.observe(vec![silent("gone")], top.now + seconds(9)), Effect::Draw);
+    assert_eq!(top.observe(vec![silent("127.0.0.1:6100")], top.now + seconds(9)), Effect::Draw);
 }
 
 #[test]
