@@ -41,6 +41,19 @@ pub(crate) enum Colour {
     Never,
 }
 
+impl Colour {
+    /// What `--color` says in a command line that may be wrong otherwise.
+    pub(crate) fn asked(arguments: impl Iterator<Item = String>) -> Option<Self> {
+        let mut arguments = arguments.take_while(|argument| argument != "--");
+        let value = arguments.find_map(|argument| match argument.as_str() {
+            "--color" => Some(None),
+            argument => argument.strip_prefix("--color=").map(|value| Some(value.to_owned())),
+        })?;
+        let value = value.or_else(|| arguments.next())?;
+        Self::from_str(&value, false).ok()
+    }
+}
+
 impl From<Colour> for ColorChoice {
     fn from(colour: Colour) -> Self {
         match colour {
@@ -93,8 +106,18 @@ pub(crate) enum Command {
 
 #[cfg(test)]
 mod tests {
-    use super::Cli;
+    use super::{Cli, Colour};
     use clap::CommandFactory;
+
+    #[test]
+    fn colours_are_known_before_the_command_line_is() {
+        let asked = |words: &str| Colour::asked(words.split_whitespace().map(str::to_owned));
+        assert_eq!(asked("nonsense --color never"), Some(Colour::Never));
+        assert_eq!(asked("--color=always top"), Some(Colour::Always));
+        for none in ["top", "--color", "--color=blue", "chat -- --color never", "--colors never"] {
+            assert_eq!(asked(none), None, "{none}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -26,6 +26,10 @@ use clap::Parser;
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     completion::answer();
+    // Before and after: what clap itself says about the command line has colours too.
+    if let Some(colour) = args::Colour::asked(std::env::args().skip(1)) {
+        anstream::ColorChoice::from(colour).write_global();
+    }
     let cli = args::Cli::parse();
     anstream::ColorChoice::from(cli.color).write_global();
     let outcome = command::run(cli);

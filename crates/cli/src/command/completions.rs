@@ -78,7 +78,8 @@ fn dynamic(shell: Shell, completer: &str) -> io::Result<Vec<u8>> {
 
 /// A script that knows the flags of a service, which are few and without values to look up.
 fn fixed(shell: Shell, program: &'static str) -> Vec<u8> {
-    let mut command = <ServiceArgs as Args>::augment_args(Command::new(program).version("1"));
+    // Any version: what counts is that there is a --version.
+    let mut command = <ServiceArgs as Args>::augment_args(Command::new(program).version("any"));
     let mut script = Vec::new();
     let shell = match shell {
         Shell::Bash => aot::Shell::Bash,

@@ -65,14 +65,18 @@ impl Fleet {
     pub(crate) fn merge<'a>(answers: impl IntoIterator<Item = (&'a Answer, bool)>) -> Self {
         let mut by_id: BTreeMap<&str, Vec<(&Peer, bool)>> = BTreeMap::new();
         let (mut live_proxies, mut proxies) = (0, 0);
+        let mut asked = Vec::new();
         for (answer, live) in answers {
             proxies += 1;
+            asked.push(answer.vitals.node_id.as_str());
             live_proxies += usize::from(live);
             for peer in &answer.peers {
                 by_id.entry(peer.id.as_str()).or_default().push((peer, live));
             }
         }
         let mut fleet = Self::default();
+        // Proxies that know one another and were asked themselves have their own lines.
+        by_id.retain(|id, _| !asked.contains(id));
         for views in by_id.into_values() {
             let node = merge_node(&views, live_proxies, proxies);
             match node.node_type {
@@ -218,11 +222,12 @@ mod tests {
 
     #[test]
     fn proxies_are_apart_and_the_gone_report_nothing() {
-        let mut proxy = peer("p", "ready", 1);
-        proxy.node_type = NodeType::Proxy;
-        let answer = answer(vec![proxy, peer("a", "gone", 1), peer("b", "ready", 1)]);
+        let proxy = |id| Peer { node_type: NodeType::Proxy, ..peer(id, "ready", 1) };
+        let peers = vec![proxy("p"), proxy("proxy-1"), peer("a", "gone", 1), peer("b", "ready", 1)];
+        let answer = answer(peers);
         let fleet = Fleet::merge([(&answer, true)]);
-        assert_eq!(fleet.proxies.len(), 1);
+        let others: Vec<_> = fleet.proxies.iter().map(|node| node.id.as_str()).collect();
+        assert_eq!(others, ["p"], "proxy-1 is the one that was asked");
         assert_eq!(fleet.backends[0].reported, None);
         let totals = fleet.totals();
         assert_eq!((totals.nodes, totals.ready, totals.queue_depth), (2, 1, 2));
