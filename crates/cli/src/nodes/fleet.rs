@@ -212,10 +212,11 @@ mod tests {
 
     #[test]
     fn what_only_a_silent_proxy_knew_is_stale() {
-        let live = answer(vec![peer("a", "ready", 1)]);
-        let silent = answer(vec![peer("a", "suspect", 1), peer("b", "ready", 1)]);
+        let live = answer(vec![peer("a", "suspect", 1)]);
+        let silent = answer(vec![peer("a", "ready", 1), peer("b", "ready", 1)]);
         let fleet = Fleet::merge([(&live, true), (&silent, false)]);
-        assert_eq!(state(&fleet.backends[0]), ("a", "ready".to_owned(), Tone::Good));
+        assert_eq!(state(&fleet.backends[0]), ("a", "suspect".to_owned(), Tone::Bad));
+        assert_eq!(fleet.backends[0].in_flight, 3, "an old word is not added to a new one");
         assert_eq!(fleet.backends[1].tone(), Tone::Dim);
         assert!(fleet.backends[1].stale && !fleet.backends[0].stale);
     }
