@@ -86,34 +86,21 @@ impl Layout {
         self.0.retain(|(column, _)| Some(column.importance()) != least);
     }
 
-    /// The titles; the one that rows are sorted by has a `mark` on its inner side, in the gap if need be.
+    /// The titles; the one that rows are sorted by has a `mark`, before a number in the gap if need be.
     pub(crate) fn head(&self, sorted: Option<(Column, &str)>) -> Spans {
         let mut line = Spans::new();
-        let mut borrowed = 0;
         for (index, (column, cells)) in self.0.iter().enumerate() {
-            let mark = sorted.filter(|(by, _)| by == column).map_or("", |(_, mark)| mark);
-            let (tone, title) =
-                (if mark.is_empty() { Tone::Dim } else { Tone::Bold }, column.title());
-            let gap = if index == 0 { 0 } else { GAP - borrowed };
-            let text = match column.is_number() {
-                true => format!("{mark}{title}"),
-                false => format!("{title}{mark}"),
-            };
-            let taken = width(&text);
-            borrowed = 0;
-            let (before, after) = match column.is_number() {
-                true => ((gap + cells).saturating_sub(taken), 0),
+            let mark = sorted.filter(|(by, _)| by == column).map(|(_, mark)| mark);
+            let tone = if mark.is_some() { Tone::Bold } else { Tone::Dim };
+            let (mark, title) = (mark.unwrap_or_default(), column.title());
+            let gap = if index == 0 { 0 } else { GAP };
+            line = match column.is_number() {
+                true => line.and(tone, format!("{:>1$}", format!("{mark}{title}"), gap + cells)),
                 false => {
-                    borrowed = taken.saturating_sub(*cells).min(GAP);
-                    (gap, cells.saturating_sub(taken))
+                    let title = clip(&format!("{title}{mark}"), *cells);
+                    line.and(Tone::Plain, " ".repeat(gap)).and(tone, format!("{title:<cells$}"))
                 }
             };
-            let is_last_text = index + 1 == self.0.len() && !column.is_number();
-            let text = clip(&text, if is_last_text { *cells } else { cells + GAP });
-            line = line
-                .and(Tone::Plain, " ".repeat(before))
-                .and(tone, text)
-                .and(Tone::Plain, " ".repeat(after));
         }
         line.trimmed()
     }

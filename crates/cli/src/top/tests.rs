@@ -210,9 +210,9 @@ fn hundreds_of_nodes_scroll_with_the_selection() {
         lines.iter().any(|line| line.starts_with("a-backend-with-a-rather-long-name-0499")),
         "{lines:#?}"
     );
-    assert!(lines.last().expect("a footer").ends_with("483-500 of 500"), "{lines:#?}");
+    assert!(lines.last().expect("a footer").ends_with("484-500 of 500"), "{lines:#?}");
     top.input(Input::Page(-1));
-    assert_eq!(top.selected.as_deref(), Some("a-backend-with-a-rather-long-name-0481"));
+    assert_eq!(top.selected.as_deref(), Some("a-backend-with-a-rather-long-name-0482"));
     top.input(Input::First);
     text(&mut top, 100, 30);
     assert_eq!((top.first_row, top.selected_row()), (0, Some(0)));

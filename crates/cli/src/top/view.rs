@@ -26,6 +26,9 @@ mod least {
     pub(super) const TALL_GRAPHS_WIDTH: usize = 60;
 }
 
+/// Lines for the selected node, in a narrow terminal.
+const DETAILS_MAX: usize = 4;
+
 /// Lines of a tall graph, its title apart.
 const TALL: usize = 3;
 
@@ -153,7 +156,8 @@ fn below(top: &Top, width: usize, height: usize) -> Vec<Spans> {
     if height >= least::DETAILS
         && let Some(node) = top.selected_node()
     {
-        lines.extend(details(node));
+        let details = details(node).into_iter().flat_map(|line| line.wrapped(width, 2));
+        lines.extend(details.take(DETAILS_MAX));
     }
     lines
 }
