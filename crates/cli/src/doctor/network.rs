@@ -73,15 +73,17 @@ pub(super) async fn proxies(config: &Config) -> Vec<Finding> {
         ];
     }
     let secrets = Secrets::load(&config.registration.secret_files).unwrap_or_default();
+    let has_secret = !secrets.is_empty();
     let sightings = Asker::of(proxies.clone(), secrets, PATIENCE).ask().await;
-    let mut findings: Vec<_> = sightings.iter().map(proxy).collect();
+    let mut findings: Vec<_> =
+        sightings.iter().map(|sighting| proxy(sighting, has_secret)).collect();
     findings.extend(bind(config, &sightings));
     let now = unix_ms();
     findings.push(clock(now, sightings.iter().find_map(proxy_clock_ms)));
     findings
 }
 
-fn proxy(sighting: &Sighting) -> Finding {
+fn proxy(sighting: &Sighting, has_secret: bool) -> Finding {
     const CHECK: &str = "proxies";
     let asked = &sighting.asked;
     match &sighting.answer {
@@ -92,10 +94,11 @@ fn proxy(sighting: &Sighting) -> Finding {
         ),
         Ok(answer) => {
             let id = &answer.vitals.node_id;
-            Finding::ok(CHECK, format!("{asked} is {id}, and accepts our secret"))
+            let takes = if has_secret { "accepts our secret" } else { "asks for no secret" };
+            Finding::ok(CHECK, format!("{asked} is {id}, and {takes}"))
         }
         Err(silence) => {
-            Finding::problem(CHECK, format!("{asked}: {}", silence.reason), fix(silence.kind))
+            Finding::problem(CHECK, format!("{asked}: {}", silence.brief()), fix(silence.kind))
         }
     }
 }
@@ -203,14 +206,14 @@ mod tests {
     #[test]
     fn proxies_are_reached_or_not_or_are_none() {
         let reached = sighting(vec![peer("a", "ready", 1)]);
-        assert_eq!(proxy(&reached).verdict, Verdict::Ok);
+        assert_eq!(proxy(&reached, true).verdict, Verdict::Ok);
         let silent = silent("a:1");
-        assert_eq!(proxy(&silent).verdict, Verdict::Problem);
+        assert_eq!(proxy(&silent, true).verdict, Verdict::Problem);
         let mut backend = reached;
         if let Ok(answer) = &mut backend.answer {
             answer.vitals.service = "inferno-backend".into();
         }
-        assert!(proxy(&backend).text.contains("not a proxy"));
+        assert!(proxy(&backend, true).text.contains("not a proxy"));
     }
 
     #[test]

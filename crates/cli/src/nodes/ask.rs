@@ -44,7 +44,7 @@ pub(crate) struct Silence {
     pub(crate) asked: String,
     pub(crate) kind: SilenceKind,
     /// In the words of whoever noticed.
-    pub(crate) reason: String,
+    reason: String,
 }
 
 /// What has to be mended.
@@ -61,6 +61,10 @@ pub(crate) enum SilenceKind {
 }
 
 impl Silence {
+    pub(super) fn new(asked: String, kind: SilenceKind, reason: String) -> Self {
+        Self { asked, kind, reason }
+    }
+
     fn of(error: &ClientError, proxy: SocketAddr) -> Self {
         let kind = match error {
             ClientError::Answer { status, .. } if *status == http::StatusCode::UNAUTHORIZED => {
@@ -71,7 +75,17 @@ impl Silence {
             }
             _ => SilenceKind::Stranger,
         };
-        Self { asked: proxy.to_string(), kind, reason: error.to_string() }
+        Self::new(proxy.to_string(), kind, error.to_string())
+    }
+
+    /// In a few words, for whoever sees the address beside them.
+    pub(crate) fn brief(&self) -> &str {
+        match self.kind {
+            SilenceKind::Unauthorized => {
+                "it wants its registration secret (registration.secret_files)"
+            }
+            _ => &self.reason,
+        }
     }
 
     /// What happened and what to look at, for somebody who sees nothing else.
@@ -83,7 +97,7 @@ impl Silence {
                 "no proxy answers at {asked}: is it running (`inferno up`), and is this its operations address (--operations)?: {reason}"
             ),
             SilenceKind::Unauthorized => format!(
-                "the proxy at {asked} wants its registration secret: --set registration.secret_files=FILE: {reason}"
+                "the proxy at {asked} wants its registration secret: --set registration.secret_files=FILE"
             ),
             SilenceKind::Stranger => {
                 format!("{asked} does not answer like a proxy's operations server: {reason}")
@@ -138,7 +152,7 @@ impl Asker {
             Ok(addresses) => join_all(addresses.map(|address| self.ask_address(address))).await,
             Err(error) => {
                 let (asked, kind) = (target.to_owned(), SilenceKind::Unresolved);
-                let silence = Silence { asked: asked.clone(), kind, reason: error.to_string() };
+                let silence = Silence::new(asked.clone(), kind, error.to_string());
                 vec![Sighting { asked, answer: Err(silence) }]
             }
         }

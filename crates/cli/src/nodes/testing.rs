@@ -57,6 +57,6 @@ pub(crate) fn sighting(peers: Vec<Peer>) -> Sighting {
 /// A proxy at `asked` that nobody can reach.
 pub(crate) fn silent(asked: &str) -> Sighting {
     let (kind, reason) = (SilenceKind::Unreachable, "connection refused".to_owned());
-    let silence = Silence { asked: asked.to_owned(), kind, reason };
+    let silence = Silence::new(asked.to_owned(), kind, reason);
     Sighting { asked: asked.to_owned(), answer: Err(silence) }
 }

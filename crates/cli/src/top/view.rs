@@ -85,7 +85,7 @@ fn proxy(source: &Source, top: &Top) -> Spans {
         return identity.unwrap_or_default();
     };
     let since = source.silent_since.map_or(0, |since| (top.now - since).as_secs());
-    let silent = format!("no answer for {}: {}", duration(since), silence.reason);
+    let silent = format!("no answer for {}: {}", duration(since), silence.brief());
     let silent = Spans::of(Tone::Bad, silent).and(Tone::Plain, "  ");
     match identity {
         Some(identity) => Spans(silent.0.into_iter().chain(identity.all(Tone::Dim).0).collect()),
