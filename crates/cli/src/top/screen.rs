@@ -2,6 +2,7 @@
 
 use std::io::{self, Stdout, stdout};
 use std::panic;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -16,6 +17,9 @@ use ratatui::layout::{Position, Rect};
 use super::render::{Theme, paint};
 use super::state::Top;
 use super::view::compose;
+
+/// Whether the terminal is ours now. A panic's hook and a drop both want to know.
+static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The full screen. Dropped, also by a panic, it leaves the terminal as it was.
 pub(super) struct Screen {
@@ -40,6 +44,7 @@ impl Screen {
         // crossterm remembers that it is raw; a shell in between may have made it otherwise.
         disable_raw_mode()?;
         enable_raw_mode()?;
+        TAKEN.store(true, SeqCst);
         execute!(stdout(), EnterAlternateScreen)?;
         self.clear()
     }
@@ -74,8 +79,12 @@ impl Drop for Screen {
     }
 }
 
-/// A terminal that is gone cannot be given back: then there is nobody to tell.
+/// A terminal that is gone cannot be given back: then there is nobody to tell. Twice would put the
+/// cursor back again, over what was printed since.
 fn give_back() {
+    if !TAKEN.swap(false, SeqCst) {
+        return;
+    }
     execute!(stdout(), LeaveAlternateScreen, Show).ok();
     disable_raw_mode().ok();
 }
