@@ -41,10 +41,10 @@ impl Screen {
 
     /// Takes it over again: after [`Self::leave`], or after another program may have changed it.
     pub(super) fn resume(&mut self) -> io::Result<()> {
+        TAKEN.store(true, SeqCst);
         // crossterm remembers that it is raw; a shell in between may have made it otherwise.
         disable_raw_mode()?;
         enable_raw_mode()?;
-        TAKEN.store(true, SeqCst);
         execute!(stdout(), EnterAlternateScreen)?;
         self.clear()
     }
