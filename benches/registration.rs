@@ -10,6 +10,8 @@
 //! HTTP, and the CPU time of its process. No peer is timed: these are promises (under 5 ms, under
 //! 5 % of a core).
 
+#![expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;

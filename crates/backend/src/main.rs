@@ -5,7 +5,7 @@ use inferno_shared::service::{self, ServiceArgs};
 
 /// Serve one model through an OpenAI-compatible API, and register with the proxies of the configuration.
 #[derive(Parser)]
-#[command(name = "inferno-backend", version)]
+#[command(name = "inferno-backend", version, after_help = service::BACKEND_HELP)]
 struct Args {
     #[command(flatten)]
     service: ServiceArgs,

@@ -1,8 +1,9 @@
 //! Words on the terminal: colours only where one reads them, no control characters from outside.
 
 use std::fmt::{self, Display};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write, stderr, stdout};
 
+use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 
 /// What is not the point of a line.
@@ -21,6 +22,35 @@ impl<T: Display> Display for Styled<T> {
         let Self(style, text) = self;
         write!(f, "{style}{text}{style:#}")
     }
+}
+
+/// The terminal's width in cells, if standard output is one.
+pub(crate) fn terminal_width() -> Option<usize> {
+    let (width, _) = ratatui::crossterm::terminal::size().ok()?;
+    stdout().is_terminal().then_some(usize::from(width)).filter(|width| *width > 0)
+}
+
+/// Whether standard output gets colours: a terminal that was not told otherwise, or `--color always`.
+pub(crate) fn colours_on_stdout() -> bool {
+    AutoStream::choice(&stdout()) != ColorChoice::Never
+}
+
+/// The same for standard error.
+pub(crate) fn colours_on_stderr() -> bool {
+    AutoStream::choice(&stderr()) != ColorChoice::Never
+}
+
+/// Whether the terminal shows more than ASCII, as far as the locale says (POSIX: the first of these
+/// variables that is set decides).
+pub(crate) fn speaks_utf8() -> bool {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set);
+    locale.is_some_and(|locale| is_utf8(&locale))
+}
+
+fn is_utf8(locale: &str) -> bool {
+    let locale = locale.to_ascii_lowercase();
+    locale.ends_with("utf-8") || locale.ends_with("utf8")
 }
 
 /// One line on standard output.
@@ -82,6 +112,15 @@ mod tests {
     #[test]
     fn escape_sequences_lose_their_teeth() {
         assert_eq!(harmless("a\u{1b}[2Jb\u{9b}31mc\r\nd\te\u{7f}"), "a[2Jb31mc\nd\te");
+    }
+
+    #[test]
+    fn a_locale_says_whether_it_is_utf8() {
+        for (locale, expected) in
+            [("C", false), ("C.UTF-8", true), ("de_DE.utf8", true), ("de_DE@euro", false)]
+        {
+            assert_eq!(is_utf8(locale), expected, "{locale}");
+        }
     }
 
     #[test]

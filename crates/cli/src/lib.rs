@@ -11,7 +11,14 @@ mod args;
 mod bench;
 mod chat;
 mod command;
+mod completion;
 mod console;
+mod doctor;
+mod exit;
+mod nodes;
+mod reference;
+mod signals;
+mod top;
 mod up;
 
 use std::process::ExitCode;
@@ -20,7 +27,14 @@ use clap::Parser;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let outcome = command::run(args::Cli::parse());
+    completion::answer();
+    // Before and after: what clap itself says about the command line has colours too.
+    if let Some(colour) = args::Colour::asked(std::env::args().skip(1)) {
+        anstream::ColorChoice::from(colour).write_global();
+    }
+    let cli = args::Cli::parse();
+    anstream::ColorChoice::from(cli.color).write_global();
+    let outcome = command::run(cli);
     outcome.unwrap_or_else(|error| {
         // The reader of our output went away (`inferno … | head`): nobody to tell, nothing wrong.
         if !console::is_broken_pipe(&error) {

@@ -78,6 +78,56 @@ fn a_model_is_pulled_from_a_path_listed_verified_and_found_damaged() {
     let damaged = inferno(&models, &["model", "verify", "abc"]);
     assert_eq!(code(&damaged), 1);
     assert!(stdout(&damaged).contains("DAMAGED abc"), "{}", stdout(&damaged));
+
+    let list = inferno(&models, &["model", "list", "--json"]);
+    let list: serde_json::Value = serde_json::from_slice(&list.stdout).expect("JSON");
+    assert_eq!(list["folder"], models.to_str().expect("UTF-8"));
+    assert_eq!(
+        (&list["models"][0]["name"], &list["models"][0]["state"]),
+        (&"abc".into(), &"pulled".into())
+    );
+    assert_eq!(list["models"][1]["state"], "absent");
+    let removed = inferno(&models, &["model", "remove", "abc"]);
+    assert_eq!(code(&removed), 0, "{}", stderr(&removed));
+    assert!(!models.join("Abc.gguf").exists() && !models.join("Abc.gguf.json").exists());
+    assert!(Path::new(source).exists(), "the user's own file is not ours to remove");
+    assert_eq!(code(&inferno(&models, &["model", "remove", "abc"])), 1);
+}
+
+#[test]
+fn the_doctor_names_problems_and_changes_nothing() {
+    let folder = folder();
+    let models = folder.path().join("models");
+    let held = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let free = free.expect("a free port");
+    let doctor = |more: &[&str]| {
+        let set = format!("operations.addr={free}");
+        let mut arguments = vec!["doctor", "--set", &set, "--set", "backend.listen=127.0.0.1:0"];
+        arguments.extend(more);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_inferno"));
+        command.args(arguments).env_clear().env("INFERNO_MODELS", &models);
+        command.current_dir(folder.path()).output().expect("the program starts")
+    };
+    let well = doctor(&["--set", "proxy.listen=127.0.0.1:0"]);
+    assert_eq!(code(&well), 0, "{}", stdout(&well));
+    assert!(stdout(&well).contains("\nwarning model"), "it is not pulled: {}", stdout(&well));
+    assert!(stdout(&well).contains("no problems, "), "{}", stdout(&well));
+
+    let taken = format!("proxy.listen={}", held.local_addr().expect("bound"));
+    let ill = doctor(&["--set", &taken, "--set", "registration.secret_files=absent", "--json"]);
+    assert_eq!(code(&ill), 1);
+    let report: serde_json::Value = serde_json::from_slice(&ill.stdout).expect("JSON");
+    assert_eq!(report["problems"], 2, "{report:#}");
+    let problems = report["findings"].as_array().expect("a list").iter();
+    let problems: Vec<_> = problems.filter(|finding| finding["verdict"] == "problem").collect();
+    assert_eq!((&problems[0]["check"], &problems[1]["check"]), (&"secret".into(), &"port".into()));
+    assert!(problems.iter().all(|problem| problem["fix"].is_string()));
+
+    let mistaken = doctor(&["--set", "proxy.listn=x"]);
+    assert_eq!(code(&mistaken), 1);
+    assert!(stdout(&mistaken).contains("problem configuration"), "{}", stdout(&mistaken));
+    assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 0, "nothing was made");
 }
 
 #[test]

@@ -88,6 +88,21 @@ fn a_cache_larger_than_the_memory_is_refused() {
 }
 
 #[test]
+fn a_survey_says_what_loading_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    TinyModel::default().write(&path).unwrap();
+    let surveyed = crate::survey(&path, &options()).unwrap();
+    let source = ModelSource { id: "m".into(), path: path.clone(), sha256: None };
+    let loaded = Engine::load(source, options()).unwrap();
+    let info = loaded.info();
+    assert_eq!((&surveyed.budget, surveyed.context_length), (&info.budget, info.context_length));
+    assert!(surveyed.available_bytes > 0);
+    let small = EngineOptions { kv_bytes: Some(7 * BLOCK_BYTES), ..options() };
+    assert!(matches!(crate::survey(&path, &small), Err(LoadError::Memory { .. })));
+}
+
+#[test]
 fn the_fingerprint_comes_from_the_manifest_or_from_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");

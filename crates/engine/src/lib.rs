@@ -38,6 +38,7 @@ mod worker;
 
 pub use engine::{BudgetLine, Engine, EngineOptions, ModelInfo, ModelSource};
 pub use error::{GenerationError, LoadError, ModelFileError, PromptError, SubmitError};
+pub use load::{Survey, survey};
 pub use numerics::{ARITHMETIC, Fingerprint, NUMERICS_VERSION};
 pub use request::{
     Finish, FinishReason, Generation, GenerationEvent, GenerationRequest, LOGIT_BIAS_MAX,

@@ -51,8 +51,7 @@ pub(crate) fn load(source: &ModelSource, options: &EngineOptions) -> Result<Load
     let tokenizer = Tokenizer::load(&file).map_err(|error| error.at(&source.path))?;
     let template = template(&file, &tokenizer, &source.path)?;
     let decoder = Decoder::load(&mut file).map_err(|error| error.at(&source.path))?;
-    let trained = decoder.config().context_length;
-    let context = options.context_max.map_or(trained, |most| most.clamp(1, trained));
+    let context = context_length(&decoder, options);
     let blocks = cache_blocks(&decoder, context, options)?;
     let mut info = info(source, options, &file, &decoder, context, blocks);
     info.vocab_size = info.vocab_size.min(tokenizer.vocab_size());
@@ -62,6 +61,44 @@ pub(crate) fn load(source: &ModelSource, options: &EngineOptions) -> Result<Load
     let runner = Runner::new(cpu, decoder, blocks as usize);
     let fingerprint = fingerprint(source.sha256.as_deref(), file.bytes(), context)?;
     Ok(Loaded { info, runner, blocks, tokenizer, template, fingerprint })
+}
+
+/// What a model would take on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// GGUF's name of the architecture.
+    pub architecture: String,
+    /// Tokens of prompt and answer together.
+    pub context_length: usize,
+    /// Where the memory would go.
+    pub budget: Vec<BudgetLine>,
+    /// Bytes that can be taken now.
+    pub available_bytes: u64,
+}
+
+/// Finds out whether the model at `path` could be loaded with `options`, and what it would take. Maps the
+/// file and reads its metadata; starts nothing.
+///
+/// # Errors
+/// As [`Engine::load`](crate::Engine::load), as far as the file, the processor and the memory are the reason.
+pub fn survey(path: &Path, options: &EngineOptions) -> Result<Survey, LoadError> {
+    require_vectors()?;
+    let mut file = open(path)?;
+    let decoder = Decoder::load(&mut file).map_err(|error| error.at(path))?;
+    let context_length = context_length(&decoder, options);
+    let blocks = cache_blocks(&decoder, context_length, options)?;
+    Ok(Survey {
+        architecture: decoder.config().architecture.clone(),
+        context_length,
+        budget: budget(options, &file, &decoder, blocks),
+        available_bytes: memory::available_bytes(),
+    })
+}
+
+/// What the model was trained for, or less where the options say so.
+fn context_length(decoder: &Decoder, options: &EngineOptions) -> usize {
+    let trained = decoder.config().context_length;
+    options.context_max.map_or(trained, |most| most.clamp(1, trained))
 }
 
 /// On x86-64, candle-core's dot products have other bits without AVX2, and nothing is quick.

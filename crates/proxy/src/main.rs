@@ -5,7 +5,7 @@ use inferno_shared::service::{self, ServiceArgs};
 
 /// Inferno's gateway: OpenAI-compatible traffic to backends that registered themselves.
 #[derive(Parser)]
-#[command(name = "inferno-proxy", version)]
+#[command(name = "inferno-proxy", version, after_help = service::PROXY_HELP)]
 struct Args {
     #[command(flatten)]
     service: ServiceArgs,

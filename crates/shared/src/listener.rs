@@ -47,14 +47,14 @@ fn holder_of(error: &io::Error, address: SocketAddr) -> String {
     if error.kind() != io::ErrorKind::AddrInUse {
         return String::new();
     }
-    match listening_process(address.port()) {
+    match holder(address.port()) {
         Some((pid, name)) => format!("; held by {name} (pid {pid})"),
         None => String::new(),
     }
 }
 
-/// The process that listens on `port`, as far as `/proc` shows it to us.
-fn listening_process(port: u16) -> Option<(u32, String)> {
+/// The process that listens on `port`, its id and name, as far as `/proc` shows it to us.
+pub fn holder(port: u16) -> Option<(u32, String)> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|table| fs::read_to_string(table).ok())

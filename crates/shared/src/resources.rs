@@ -115,6 +115,11 @@ pub fn allowed_cores() -> f64 {
     allowed().0
 }
 
+/// Bytes this process may use: its control groups' limit, else the machine's memory.
+pub fn allowed_memory_bytes() -> u64 {
+    allowed().1
+}
+
 /// Cores, and bytes of memory.
 fn allowed() -> (f64, u64) {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();

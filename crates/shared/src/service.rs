@@ -12,18 +12,50 @@ use crate::{
 use nix::sys::signal::{Signal, raise};
 use std::{error::Error, io::Read};
 
+/// What `--help` of the proxy ends with.
+pub const PROXY_HELP: &str = "\
+Examples:
+  inferno-proxy                    127.0.0.1:8080, operations on 127.0.0.1:6100
+  inferno-proxy --set proxy.listen=0.0.0.0:8080 \\
+                --set operations.addr=0.0.0.0:6100 \\
+                --set registration.secret_files=/etc/inferno/secret
+  inferno-proxy --healthcheck      for containers without a shell
+
+Every key has a variable as well: proxy.listen is INFERNO_PROXY__LISTEN.
+Backends find the proxy by its operations address. SIGTERM drains: running
+requests finish, within proxy.drain_timeout_ms.
+
+Exit codes: 0 drained, or healthy; 1 failed (standard error says why); 2 usage.";
+
+/// What `--help` of a backend ends with.
+pub const BACKEND_HELP: &str = "\
+Examples:
+  inferno-backend --set backend.proxies=proxy-host:6100 \\
+                  --set backend.model=./my.gguf
+  INFERNO_BACKEND__PROXIES=a:6100,b:6100 inferno-backend       with two proxies
+  inferno-backend --healthcheck    for containers without a shell
+
+Every key has a variable as well: backend.model is INFERNO_BACKEND__MODEL.
+A proxy on another machine needs addresses it can reach (backend.listen,
+operations.addr) and the shared secret (registration.secret_files); `inferno
+doctor` checks both. SIGTERM drains: the proxies are told, running requests
+finish, within backend.drain_timeout_ms.
+
+Exit codes: 0 drained, or healthy; 1 failed (standard error says why); 2 usage.";
+
 /// The flags of both services, whichever program runs them.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ServiceArgs {
-    /// Where the configuration comes from.
-    #[command(flatten)]
-    pub config: ConfigArgs,
     /// Ask the running service of this configuration whether it is alive, and exit 0 or 1
     #[arg(long)]
     pub healthcheck: bool,
     /// Stop when standard input ends: how `inferno up` makes sure to leave no orphans
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,
+    /// Where the configuration comes from.
+    // The last: a heading goes on until the next.
+    #[command(flatten, next_help_heading = "Configuration")]
+    pub config: ConfigArgs,
 }
 
 /// Why a service ended other than by being told to.

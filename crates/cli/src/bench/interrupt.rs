@@ -4,7 +4,7 @@ use tokio::runtime::Builder;
 use tokio::signal::ctrl_c;
 use tokio::sync::oneshot;
 
-use crate::command::INTERRUPTED;
+use crate::exit::INTERRUPTED;
 
 /// Resolves at the first Ctrl-C. A thread of its own watches for the second, so that nothing, not even a
 /// reader who does not take our report, keeps the program alive after it.

@@ -11,11 +11,11 @@ use clap::error::ErrorKind;
 use serde_json::{Map, Value};
 use terminal_size::{Width, terminal_size_of};
 
-use super::INTERRUPTED;
 use crate::bench::{
     Arrivals, Endpoint, Load, Objectives, Plan, Prompts, Report, TokenRange, run as bench, table,
 };
 use crate::console::{error, print};
+use crate::exit::INTERRUPTED;
 
 /// As clients of OpenAI's API call it; ours all begin with INFERNO_ and configure services.
 const KEY_VARIABLE: &str = "OPENAI_API_KEY";

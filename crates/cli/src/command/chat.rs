@@ -8,10 +8,19 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use tokio::runtime::{Builder, Runtime};
 
-use super::INTERRUPTED;
 use crate::api::ApiClient;
 use crate::chat::{Conversation, End, Settings, Turn};
 use crate::console::{BOLD, DIM, Styled, error, harmless, note};
+use crate::exit::INTERRUPTED;
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  inferno chat                                    a conversation; /help helps
+  inferno chat 'Name three rivers.'               one answer
+  git diff | inferno chat --system 'Summarise.'   asks what standard input says
+  inferno chat --temperature 0 'Hi'               the same answer each time
+
+Exit codes: 0 done, 1 failed, 130 interrupted by Ctrl-C while the answer came.";
 
 const HELP: &str = "\
 /new    forget the conversation so far

@@ -1,6 +1,6 @@
 //! `inferno docs`: the pages of documentation that are made from the code, so that they cannot lie.
 
-use crate::console;
+use crate::{console, reference};
 use clap::{Args, ValueEnum};
 use inferno_shared::{
     config,
@@ -26,6 +26,8 @@ enum Page {
     Sample,
     /// Every metric, by process: docs/metrics.md
     Metrics,
+    /// Every command, exit code and variable: docs/cli.md
+    Cli,
 }
 
 /// Every metric there is, in the tables that register them.
@@ -44,6 +46,7 @@ pub(crate) fn run(args: &DocsArgs) -> anyhow::Result<ExitCode> {
         Page::Configuration => config::reference(),
         Page::Sample => config::sample(),
         Page::Metrics => metrics::reference(&METRICS),
+        Page::Cli => reference::page(),
     };
     console::print(page.trim_end())?;
     Ok(ExitCode::SUCCESS)

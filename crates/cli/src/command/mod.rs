@@ -2,11 +2,15 @@
 
 pub(crate) mod bench;
 pub(crate) mod chat;
+pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod docs;
+pub(crate) mod doctor;
+pub(crate) mod man;
 pub(crate) mod model;
 mod service;
 pub(crate) mod status;
+pub(crate) mod top;
 pub(crate) mod up;
 
 use std::process::ExitCode;
@@ -16,17 +20,18 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::args::{Cli, Command};
 
-/// What a command that was interrupted returns, as shells do for SIGINT.
-pub(crate) const INTERRUPTED: u8 = 130;
-
 pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Up(args) => up::run(args),
         Command::Chat(args) => chat::run(args),
         Command::Bench(args) => bench::run(*args),
         Command::Status(args) => status::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Model(command) => model::run(command),
         Command::Config(command) => config::run(&command),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::Docs(args) => docs::run(&args),
         Command::Proxy(args) => service::proxy(&args),
         Command::Backend(args) => service::backend(&args),

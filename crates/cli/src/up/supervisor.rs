@@ -2,14 +2,13 @@
 
 use std::ffi::OsString;
 use std::future::pending;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use inferno_shared::operations_client::OperationsClient;
+use inferno_shared::endpoint::Endpoint;
+use inferno_shared::operations_client::{self, OperationsClient};
 use inferno_shared::registration::{secrets::Secrets, wire::Peer};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, Receiver, UnboundedSender};
 use tokio::sync::watch;
 use tokio::task::spawn_local;
@@ -20,6 +19,7 @@ use super::fleet::{Fate, Fleet};
 use super::plan::{Plan, ProcessPlan, reachable};
 use super::process::{Exit, Process, Sink};
 use crate::api::ApiClient;
+use crate::signals::StopSignals;
 
 /// Between two looks at the proxy while something is not ready yet.
 const PROBE_INTERVAL: Duration = Duration::from_millis(20);
@@ -50,7 +50,8 @@ pub(crate) async fn supervise(
 ) -> anyhow::Result<Ended> {
     let mut stops = StopSignals::new().context("cannot listen to signals")?;
     let (exits, mut exit_inbox) = mpsc::unbounded_channel();
-    let (unsettled, mut peers) = watch_peers(reachable(plan.operations), plan.secrets.clone());
+    let (client, proxy) = operations_client::own(&plan.operations_config(), PROBE_TIMEOUT)?;
+    let (unsettled, mut peers) = watch_peers(client, proxy, plan.secrets.clone());
     let mut supervisor = Supervisor::new(plan, reporter, exits)?;
     let mut deadline = None;
     loop {
@@ -206,36 +207,19 @@ impl<'a> Supervisor<'a> {
     }
 }
 
-/// Ctrl-C, a service manager's stop, or the terminal's end.
-struct StopSignals([Signal; 3]);
-
-impl StopSignals {
-    fn new() -> std::io::Result<Self> {
-        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-        let [interrupt, terminate, hangup] = kinds.map(signal);
-        Ok(Self([interrupt?, terminate?, hangup?]))
-    }
-
-    async fn next(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
-}
-
 /// Asks the proxy for its members for as long as the sender says that something is not ready yet.
-fn watch_peers(proxy: SocketAddr, secrets: Secrets) -> (watch::Sender<bool>, Receiver<Vec<Peer>>) {
+fn watch_peers(
+    client: OperationsClient,
+    proxy: Endpoint,
+    secrets: Secrets,
+) -> (watch::Sender<bool>, Receiver<Vec<Peer>>) {
     let (unsettled, mut wanted) = watch::channel(true);
     // One at most waits: an older answer would tell of processes that are no more.
     let (sender, receiver) = mpsc::channel(1);
     spawn_local(async move {
-        let client = OperationsClient::new(PROBE_TIMEOUT);
         while wanted.wait_for(|wanted| *wanted).await.is_ok() {
             // Until it listens, it cannot be asked: that is no news.
-            if let Ok(members) = client.peers(proxy, secrets.first().as_deref()).await
+            if let Ok(members) = client.peers(proxy.clone(), secrets.first().as_deref()).await
                 && sender.send(members.peers).await.is_err()
             {
                 break;

@@ -19,7 +19,7 @@ pub(super) fn text(address: SocketAddr, operations: SocketAddr, model: &str) -> 
     let hint = Styled(
         DIM,
         format_args!(
-            "{program} chat{chat} talks to it\n{program} status{status} shows the nodes\n\
+            "{program} chat{chat} talks to it\n{program} top{status} shows the nodes, live\n\
              Python needs `pip install openai`. Ctrl-C stops everything."
         ),
     );
@@ -64,7 +64,7 @@ mod tests {
         assert!(text.contains("curl http://127.0.0.1:9000/v1/chat/completions"), "{text}");
         assert!(text.contains(r#"base_url="http://127.0.0.1:9000/v1""#), "{text}");
         assert!(text.contains(" chat --url http://127.0.0.1:9000 talks"), "{text}");
-        assert!(text.contains(" status shows"), "{text}");
+        assert!(text.contains(" top shows the nodes"), "{text}");
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub enum Conflict {
     /// The id belongs to another process that was alive when last checked: check it now. If that
     /// does not take it out, the claim is refused.
     #[error("id is in use at {}, which is alive", .0.address)]
-    Contested(Target),
+    Contested(Box<Target>),
     /// No room.
     #[error("the limit of {limit} nodes is reached")]
     Full {

@@ -108,7 +108,7 @@ impl Node {
             return Ok(Claim::Renewal(generation));
         }
         if self.state.is_alive() {
-            return Err(Conflict::Contested(self.target()));
+            return Err(Conflict::Contested(Box::new(self.target())));
         }
         // A check of the former holder that is still under way must not prove its successor.
         if outgrown { Ok(Claim::Succession(generation)) } else { Err(older) }

@@ -146,7 +146,7 @@ impl Registry {
         let again = announcement.clone();
         let mut outcome = self.change(|members, now| members.register(now, announcement));
         if let Err(Conflict::Contested(holder)) = outcome {
-            Arc::clone(self).check(holder).await;
+            Arc::clone(self).check(*holder).await;
             outcome = self.change(|members, now| members.register(now, again));
         }
         let accepted = outcome.map_err(|conflict| self.refusal(&conflict))?;

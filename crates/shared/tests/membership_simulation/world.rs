@@ -438,7 +438,7 @@ impl World {
             }
             Err(Conflict::Contested(holder)) if !proved => {
                 let operations = holder.operations.address;
-                let pending = Pending::Proof { holder, claim };
+                let pending = Pending::Proof { holder: *holder, claim };
                 return self.ask(site, operations, pending, Question::Vitals);
             }
             Err(Conflict::OlderGeneration { current }) => refusal(Some(current)),
