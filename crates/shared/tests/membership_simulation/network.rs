@@ -41,7 +41,7 @@ impl Network {
     }
 
     pub(crate) fn mend(&mut self, from: Site, to: Site) {
-        decrease(&mut self.cut, (from, to));
+        decrease(&mut self.cut, &(from, to));
     }
 
     pub(crate) fn slow_down(&mut self, site: Site) {
@@ -49,7 +49,7 @@ impl Network {
     }
 
     pub(crate) fn speed_up(&mut self, site: Site) {
-        decrease(&mut self.slow, site);
+        decrease(&mut self.slow, &site);
     }
 
     /// All faults end.
@@ -71,11 +71,11 @@ impl Network {
     }
 }
 
-fn decrease<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: K) {
-    if let Some(count) = counts.get_mut(&key) {
+fn decrease<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {
-            counts.remove(&key);
+            counts.remove(key);
         }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Cast {
 impl Cast {
     /// Few nodes in most runs, hundreds in some.
     pub(crate) fn of(seed: u64, rng: &mut Rng) -> Self {
-        if seed % 64 == 0 {
+        if seed.is_multiple_of(64) {
             return Self {
                 proxies: rng.usize(2..=5),
                 backends: rng.usize(100..=300),

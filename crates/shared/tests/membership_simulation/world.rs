@@ -313,7 +313,7 @@ impl World {
             Event::Wake => self.wake(site),
             Event::Beat => self.beat(site)?,
             Event::Request => self.route(site)?,
-            Event::Arrive(message) => self.arrive(site, message),
+            Event::Arrive(message) => self.arrive(site, &message),
             Event::Answer { request, answer } => self.finish(site, request, Some(answer)),
             Event::Expire { request } => self.finish(site, request, None),
         }
@@ -393,7 +393,7 @@ impl World {
         Ok(())
     }
 
-    fn arrive(&mut self, site: Site, message: Message) {
+    fn arrive(&mut self, site: Site, message: &Message) {
         let now = self.now;
         let process = self.at(site).0;
         let local = process.local(now);
@@ -414,7 +414,7 @@ impl World {
             }
         };
         self.tell_transitions(site);
-        self.answer(site, &message, answer);
+        self.answer(site, message, answer);
     }
 
     /// What the real registry does with a registration; `proved` after a look at the id's holder.
