@@ -5,8 +5,9 @@ use inferno_tests::{MODEL, client::Client, command, fleet::Fleet, process::Proce
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 use std::{
-    io::Read,
+    io::{BufRead, BufReader},
     process::{Child, Stdio},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -245,21 +246,28 @@ async fn a_log_that_nobody_reads_holds_nobody_up() {
     .await;
     // Requests go on being answered with the pipe full, then the buffer full.
     fill(&proxy, 1).await;
-    let mut stderr = proxy.child.stderr.take().expect("piped");
+    let stderr = BufReader::new(proxy.child.stderr.take().expect("piped"));
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let lines = Arc::clone(&log);
     let reading = std::thread::spawn(move || {
-        let mut log = String::new();
-        stderr.read_to_string(&mut log).expect("text");
-        log
+        for line in stderr.lines() {
+            lines.lock().expect("no panic").push(line.expect("text"));
+        }
     });
-    // Now somebody reads: it says what was lost, and it ends as if nothing had been.
+    // Now somebody reads: it says what was lost, and goes on and ends as if nothing had been.
+    let told = |line: &String| line.contains("log lines were dropped");
+    wait_for("the loss is told", || async {
+        log.lock().expect("no panic").iter().any(told).then_some(())
+    })
+    .await;
     assert_eq!(proxy.terminate().code(), Some(0));
-    let log = reading.join().expect("read");
-    for line in log.lines() {
+    reading.join().expect("read");
+    let log = log.lock().expect("no panic");
+    for line in log.iter() {
         let whole: Result<Value, _> = serde_json::from_str(line);
         assert!(whole.is_ok(), "torn: {line}");
     }
-    assert!(log.contains("log lines were dropped"), "nobody was told");
-    assert!(log.lines().last().is_some_and(|last| last.contains("proxy drained")));
+    assert!(log.last().is_some_and(|last| last.contains("proxy drained")), "{:?}", log.last());
 }
 
 #[tokio::test]
