@@ -28,21 +28,21 @@ const WIDTH_ELSEWHERE: usize = 100;
 
 const HELP: &str = "\
 Examples:
-  inferno bench                                  4 at a time for 30 s, made-up prompts
+  inferno bench                                  4 at a time for 30 s
   inferno bench --concurrency 16 --requests 500 --max-tokens 128 --ignore-eos
-  inferno bench --rate 2.5 --duration 2m         open loop: what users at this rate would wait
+  inferno bench --rate 2.5 --duration 2m         what users would wait then
   inferno bench --rate 2 --slo ttft:500,tpot:50  how much of it was good enough
-  inferno bench --trace mooncake.jsonl --speed 0.1 --max-context 8192 --ignore-eos
+  inferno bench --trace mooncake.jsonl --speed 0.1 --max-context 8192
   inferno bench --url https://host/v1 --model M --api-key-file key --json
 
-Closed loop (--concurrency): the next request begins when an answer is whole; a server
-that stalls is asked less. Open loop (--rate, --trace): requests begin at their times
-whatever the server does, and latencies count from those times, so that a stall shows
-in every request it delayed.
+Closed loop (--concurrency): the next request begins when an answer is whole;
+a server that stalls is asked less. Open loop (--rate, --trace): requests begin
+at their times whatever the server does, and latencies count from those times,
+so that a stall shows in every request it delayed.
 
-TTFT is the time to the first event with content, inter-token latency the time between
-two such events, TPOT the time per output token after the first; docs/bench.md says how
-each is measured.
+TTFT is the time to the first event with content, inter-token latency the time
+between two such events, TPOT the time per output token after the first;
+docs/bench.md says how each is measured.
 
 Exit codes: 0 done, 1 nothing succeeded or too much failed (--max-errors),
 2 wrong usage, 130 interrupted.";
