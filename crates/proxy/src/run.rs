@@ -3,7 +3,7 @@
 use crate::{
     limits,
     server::{TrafficError, TrafficServer},
-    tls::{self, TlsError},
+    tls,
 };
 use inferno_shared::{
     Config, MetricsCollector, OperationsServer,
@@ -15,6 +15,7 @@ use inferno_shared::{
         registry::Registry,
     },
     shutdown, telemetry,
+    tls::TlsError,
     vitals::ServiceState,
 };
 use std::{io, net::SocketAddr, sync::Arc};

@@ -5,19 +5,15 @@
 //! is told to stop, and what it accepted is ours to count.
 
 use crate::{
-    app::Gateway,
-    drain::Drain,
-    limits::Connections,
-    metrics::ProxyMetrics,
-    routing::Fleet,
-    tls::{Tls, TlsError},
-    unwritten::Noting,
+    app::Gateway, drain::Drain, limits::Connections, metrics::ProxyMetrics, routing::Fleet,
+    tls::Tls, unwritten::Noting,
 };
 use async_trait::async_trait;
 use inferno_shared::{
     MetricsCollector,
     config::ProxyConfig,
     listener::{self, BindError},
+    tls::TlsError,
 };
 use pingora_core::{
     apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp},

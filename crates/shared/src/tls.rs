@@ -1,16 +1,18 @@
-//! TLS for the operations port, by rustls with ring: certificates read from PEM files, and read
+//! TLS by rustls with ring: certificates read from PEM files. Those of the operations port are read
 //! again when told to, while connections go on.
 
 mod probe;
+mod server;
 
 pub use probe::own_certificate;
+pub use server::{PemFile, ServerFiles, TlsError};
 
 use crate::config::TlsConfig;
 use arc_swap::ArcSwap;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::CertificateDer,
     version::{TLS12, TLS13},
 };
 use std::{
@@ -19,44 +21,12 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-/// What we speak inside TLS.
-const ALPN: &[u8] = b"http/1.1";
+/// What the operations server speaks inside TLS.
+const HTTP_1: &[u8] = b"http/1.1";
 
-/// A certificate or key that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// One without the other.
-    #[error("operations.tls.cert_file and operations.tls.key_file belong together; set both")]
-    Half,
-    /// The file cannot be read, or is not PEM of the kind.
-    #[error("{key}: {}: {source}", path.display())]
-    Pem {
-        /// The configuration key.
-        key: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: rustls::pki_types::pem::Error,
-    },
-    /// The file has no certificate in it.
-    #[error("{key}: {} holds no certificate in PEM", path.display())]
-    Empty {
-        /// The configuration key.
-        key: &'static str,
-        /// The file.
-        path: PathBuf,
-    },
-    /// rustls refuses what was read: a key that does not match, a certificate it cannot parse.
-    #[error("{key}: {}: {source}", path.display())]
-    Refused {
-        /// The configuration key.
-        key: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: rustls::Error,
-    },
-}
+const CERT: &str = "operations.tls.cert_file";
+const KEY: &str = "operations.tls.key_file";
+const CA: &str = "operations.tls.ca_file";
 
 /// The certificate that this node shows on its operations port. Clones share it.
 #[derive(Clone)]
@@ -70,17 +40,14 @@ impl ServerTls {
     /// Reads the certificate and key of `config`; `None` if it names none.
     ///
     /// # Errors
-    /// If only one of them is named, or they cannot be used.
+    /// If they cannot be used.
     pub fn load(config: &TlsConfig) -> Result<Option<Self>, TlsError> {
-        match (&config.cert_file, &config.key_file) {
-            (None, None) => Ok(None),
-            (Some(cert_file), Some(key_file)) => {
-                let current = Arc::new(ArcSwap::from(server_config(cert_file, key_file)?));
-                let (cert_file, key_file) = (cert_file.clone(), key_file.clone());
-                Ok(Some(Self { cert_file, key_file, current }))
-            }
-            _ => Err(TlsError::Half),
-        }
+        // The configuration has neither or both.
+        let (Some(cert_file), Some(key_file)) = (&config.cert_file, &config.key_file) else {
+            return Ok(None);
+        };
+        let current = Arc::new(ArcSwap::from(server_config(cert_file, key_file)?));
+        Ok(Some(Self { cert_file: cert_file.clone(), key_file: key_file.clone(), current }))
     }
 
     /// Reads both files again, for connections to come. What cannot be used changes nothing.
@@ -151,36 +118,17 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn server_config(cert_file: &Path, key_file: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    const CERT: &str = "operations.tls.cert_file";
-    const KEY: &str = "operations.tls.key_file";
-    let chain = certificates(CERT, cert_file)?;
-    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|source| TlsError::Pem {
-        key: KEY,
-        path: key_file.into(),
-        source,
-    })?;
-    let refused = |source| TlsError::Refused { key: KEY, path: key_file.into(), source };
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13, &TLS12])
-        .map_err(refused)?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(refused)?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(Arc::new(config))
+    let files = ServerFiles {
+        certificate: PemFile { key: CERT, path: cert_file },
+        private_key: PemFile { key: KEY, path: key_file },
+        client_ca: None,
+        protocols: &[HTTP_1],
+    };
+    files.read()
 }
 
 fn roots(ca_file: &Path) -> Result<RootCertStore, TlsError> {
-    const CA: &str = "operations.tls.ca_file";
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(CA, ca_file)? {
-        roots.add(certificate).map_err(|source| TlsError::Refused {
-            key: CA,
-            path: ca_file.into(),
-            source,
-        })?;
-    }
-    Ok(roots)
+    PemFile { key: CA, path: ca_file }.roots()
 }
 
 fn system_roots() -> RootCertStore {
@@ -199,18 +147,8 @@ fn trusting(roots: RootCertStore) -> Arc<ClientConfig> {
         .expect("ring speaks both versions")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![HTTP_1.to_vec()];
     Arc::new(config)
-}
-
-fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let unreadable = |source| TlsError::Pem { key, path: path.into(), source };
-    let found: Vec<_> =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(unreadable)?;
-    if found.is_empty() {
-        return Err(TlsError::Empty { key, path: path.into() });
-    }
-    Ok(found)
 }
 
 impl fmt::Debug for ServerTls {

@@ -56,7 +56,8 @@ impl OperationsMetrics {
     }
 }
 
-/// Answers one request, and counts it.
+/// Answers one request, counts it, and logs it: at debug, for these come each second from whoever
+/// watches.
 pub(super) async fn answer(
     context: &Context,
     caller: SocketAddr,
@@ -65,12 +66,15 @@ pub(super) async fn answer(
     let began = Instant::now();
     let route = route(request.uri().path());
     let answer = routes::answer(context, caller, request).await;
-    let status = status_label(answer.status().as_u16());
-    context.own.requests.with_label_values(&[route, status]).inc();
-    context.own.duration.with_label_values(&[route]).observe(began.elapsed().as_secs_f64());
+    let (status, took) = (answer.status().as_u16(), began.elapsed());
+    context.own.requests.with_label_values(&[route, status_label(status)]).inc();
+    context.own.duration.with_label_values(&[route]).observe(took.as_secs_f64());
+    let duration_ms = took.as_micros() as f64 / 1e3;
+    tracing::debug!(target: "inferno::operations", route, status, duration_ms, %caller, "operations request");
     answer
 }
 
+/// The endpoint, never the caller's own text.
 fn route(path: &str) -> &'static str {
     match path {
         "/metrics" => "metrics",

@@ -15,11 +15,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::Serialize;
-use std::{
-    net::SocketAddr,
-    sync::atomic::Ordering::Relaxed,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Duration};
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
@@ -27,36 +23,12 @@ const JSON: &str = "application/json";
 const PLAIN: &str = "text/plain; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Answers one request, and logs it: at debug, for these come each second from whoever watches.
+/// Answers one request.
 pub(super) async fn answer(
     context: &Context,
     caller: SocketAddr,
     request: Request<Incoming>,
 ) -> Answer {
-    let began = Instant::now();
-    let route = label(request.uri().path());
-    let answer = choose(context, caller, request).await;
-    tracing::debug!(
-        target: "inferno::operations",
-        route,
-        status = answer.status().as_u16(),
-        duration_ms = began.elapsed().as_micros() as f64 / 1e3,
-        %caller,
-        "operations request"
-    );
-    answer
-}
-
-/// The path, as far as it is ours and not the caller's own text.
-fn label(path: &str) -> &'static str {
-    const KNOWN: [&str; 6] =
-        ["/metrics", "/telemetry", "/health", "/health/live", "/peers", "/registration"];
-    let known = KNOWN.into_iter().find(|known| *known == path);
-    let leaves = path.starts_with("/registration/").then_some("/registration/{id}");
-    known.or(leaves).unwrap_or("unknown")
-}
-
-async fn choose(context: &Context, caller: SocketAddr, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
     let method = match *request.method() {
         // hyper leaves out the body of an answer to HEAD.
@@ -180,12 +152,9 @@ async fn read(request: Request<Incoming>, patience: Duration) -> Result<Bytes, R
     let limited = Limited::new(request.into_body(), wire::BODY_BYTES_MAX).collect();
     match tokio::time::timeout(patience, limited).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::Malformed(format!(
-            "the body is larger than {} bytes",
-            wire::BODY_BYTES_MAX
-        ))),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge),
         Ok(Err(error)) => Err(Refusal::Malformed(format!("the body could not be read: {error}"))),
-        Err(_) => Err(Refusal::Malformed(format!("the body did not arrive within {patience:?}"))),
+        Err(_) => Err(Refusal::TooSlow(patience)),
     }
 }
 

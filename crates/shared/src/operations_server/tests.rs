@@ -171,7 +171,7 @@ async fn bad_registrations_are_refused_with_a_reason() {
     let huge = format!(r#"{{"id":"{}"}}"#, "x".repeat(40_000));
     assert_eq!(
         ask(&proxy, Method::POST, "/registration", &[], &huge).await.0,
-        StatusCode::BAD_REQUEST
+        StatusCode::PAYLOAD_TOO_LARGE
     );
     assert_eq!(
         ask(&proxy, Method::DELETE, "/registration/nobody", &[], "").await.0,

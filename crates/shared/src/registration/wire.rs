@@ -214,6 +214,12 @@ pub enum Refusal {
     /// 400: not JSON, or not of this form.
     #[error("{0}")]
     Malformed(String),
+    /// 413: the body is larger than [`BODY_BYTES_MAX`].
+    #[error("the body is larger than {BODY_BYTES_MAX} bytes")]
+    TooLarge,
+    /// 408: the body did not come in time.
+    #[error("the body did not arrive within {0:?}")]
+    TooSlow(std::time::Duration),
     /// 401: the secret is missing or wrong.
     #[error("{0}")]
     Unauthorized(String),
@@ -245,6 +251,8 @@ impl Refusal {
     pub fn status(&self) -> http::StatusCode {
         match self {
             Self::Malformed(_) => http::StatusCode::BAD_REQUEST,
+            Self::TooLarge => http::StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow(_) => http::StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized(_) => http::StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => http::StatusCode::FORBIDDEN,
             Self::UnknownNode(_) => http::StatusCode::NOT_FOUND,

@@ -1,7 +1,7 @@
 //! How a process probes itself: by trusting its own certificate, byte for byte, and nothing else.
 //! The name in it is that of the node, and a probe knocks at loopback.
 
-use super::{TlsError, certificates, provider};
+use super::{CERT, PemFile, TlsError, provider};
 use crate::config::TlsConfig;
 use rustls::{
     ClientConfig, DigitallySignedStruct, SignatureScheme,
@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// If the file cannot be used.
 pub fn own_certificate(config: &TlsConfig) -> Result<Option<CertificateDer<'static>>, TlsError> {
     let Some(cert_file) = &config.cert_file else { return Ok(None) };
-    Ok(certificates("operations.tls.cert_file", cert_file)?.into_iter().next())
+    Ok(PemFile { key: CERT, path: cert_file }.certificates()?.into_iter().next())
 }
 
 pub(super) fn trusting_only(certificate: CertificateDer<'static>) -> Arc<ClientConfig> {
