@@ -15,6 +15,8 @@ pub type Time = Duration;
 const BACKOFF_MAX: Duration = Duration::from_secs(8);
 /// However short a proxy's lease, it is not renewed more often.
 const RENEWAL_MIN: Duration = Duration::from_millis(100);
+/// Whoever was outgrown tries again at once, but no more often than this.
+const OUTGROWN_INTERVAL: Duration = Duration::from_secs(1);
 /// A second address of a proxy that holds our lease is tried again after this time.
 const ALIAS_INTERVAL: Duration = Duration::from_secs(10);
 /// Most proxies learned from others: no list of peers can make us knock at every door.
@@ -111,8 +113,8 @@ struct Lease {
     /// What the proxy knows of us.
     told: Option<Standing>,
     failures: u32,
-    /// The last answer was that a newer generation of us is known there.
-    outgrown: bool,
+    /// When it was last tried again at once because a newer generation of us was known there.
+    outgrown: Option<Time>,
     /// When to announce ourselves again.
     due: Time,
     /// When the announcement under way began.
@@ -191,7 +193,7 @@ impl Book {
         let covered = self.is_covered(address);
         let Some(lease) = self.leases.get_mut(&address) else { return News::Nothing };
         let asked = lease.asked.take().unwrap_or(now);
-        let outgrown = std::mem::replace(&mut lease.outgrown, outcome == Outcome::Outgrown);
+        let lately = lease.outgrown.is_some_and(|at| now < at + OUTGROWN_INTERVAL);
         match outcome {
             Outcome::Held { instance, lease: duration, .. } => {
                 lease.told = Some(standing);
@@ -210,9 +212,10 @@ impl Book {
                 lease.due = now + ALIAS_INTERVAL;
                 News::Nothing
             }
-            // At once, but once: two processes that outgrow each other must not do so in a hot loop.
-            Outcome::Outgrown if !outgrown => {
+            // At once, but not twice: two processes that outgrow each other must not do so in a hot loop.
+            Outcome::Outgrown if !lately => {
                 lease.lost();
+                lease.outgrown = Some(now);
                 lease.due = now;
                 News::Nothing
             }
@@ -273,7 +276,7 @@ impl Lease {
             instance: None,
             told: None,
             failures: 0,
-            outgrown: false,
+            outgrown: None,
             due: now,
             asked: None,
             heard: now,

@@ -146,6 +146,10 @@ fn being_outgrown_is_mended_at_once_but_not_in_a_hot_loop() {
     let news = finish(&mut book, at(1), 1, Outcome::Outgrown);
     assert!(matches!(news, News::Failure { .. }), "{news:?}");
     assert_eq!(told(&mut book, at(1), SERVING), NOBODY);
+    // Another process of our name has been at it meanwhile: that is no hot loop.
+    assert_eq!(told(&mut book, at(9), SERVING), [1]);
+    assert_eq!(finish(&mut book, at(9), 1, Outcome::Outgrown), News::Nothing);
+    assert_eq!(told(&mut book, at(9), SERVING), [1]);
 }
 
 #[test]
