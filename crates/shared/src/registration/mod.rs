@@ -8,6 +8,8 @@
 pub mod elsewhere;
 pub mod lease;
 pub mod policy;
+pub mod proof;
+mod refusal;
 pub mod registry;
 mod resolve;
 pub mod secrets;

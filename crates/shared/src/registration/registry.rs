@@ -5,21 +5,21 @@
 
 use super::{
     lease::Introductions,
-    policy, resolve,
+    policy,
+    proof::judge,
+    resolve,
     wire::{CAPABILITY_TLS, Peer, Peers, Refusal, Registered, Registration, Status},
 };
 use crate::{
-    NodeVitals,
     config::Config,
     endpoint::{Endpoint, host_of},
     identity::NodeIdentity,
     membership::{
         Accepted, Announcement, Check, Conflict, Generation, Membership, NodeState, NodeType,
-        ReportedLoad, Rules, Snapshot, Target, Transition,
+        Rules, Snapshot, Target, Transition,
     },
     operations_client::{ClientError, OperationsClient},
     tls::ClientTls,
-    vitals::ServiceState,
 };
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -348,36 +348,13 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// What `vitals`, read where `target` is, prove of it.
-pub fn judge(target: &Target, vitals: &NodeVitals) -> Check {
-    let same_generation =
-        target.expected_generation.is_none_or(|expected| expected == vitals.generation);
-    let same_nonce = target.nonce.as_ref().is_none_or(|expected| *expected == vitals.nonce);
-    if vitals.node_id != target.id || !same_generation || !same_nonce {
-        return Check::Replaced;
-    }
-    if vitals.state == ServiceState::Stalled {
-        return Check::Missed;
-    }
-    Check::Passed {
-        ready: vitals.ready,
-        draining: vitals.state == ServiceState::Draining,
-        load: ReportedLoad {
-            requests_in_progress: vitals.requests_in_progress,
-            queue_depth: vitals.queue_depth,
-            kv_cache_usage: vitals.kv_cache_usage,
-            tokens_per_second: vitals.tokens_per_second,
-            cpu_usage: vitals.cpu_usage,
-            memory_usage: vitals.memory_usage,
-            gpu_usage: vitals.gpu_usage,
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MetricsCollector, OperationsServer, registration::lease::introductions};
+    use crate::{
+        MetricsCollector, OperationsServer, registration::lease::introductions,
+        vitals::ServiceState,
+    };
 
     async fn node(identity: &Arc<NodeIdentity>) -> OperationsServer {
         let metrics = MetricsCollector::new();

@@ -14,7 +14,7 @@ use inferno_shared::{
     membership::{Announcement, Check, Conflict, Generation, NodeState, NodeType, Target, Time},
     registration::{
         lease::book::{Book, Outcome, Phase, Standing},
-        registry::judge,
+        proof::judge,
     },
 };
 use std::{

@@ -3,6 +3,7 @@
 //! The limits are short here, and waited for: no test sleeps.
 
 use super::*;
+use crate::operations_server::serve::HEADER_BYTES_MAX;
 
 fn with(limits: Limits) -> impl FnOnce(OperationsServer) -> OperationsServer {
     move |mut server| {

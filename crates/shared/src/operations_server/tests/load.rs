@@ -2,6 +2,7 @@
 
 use super::*;
 use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
 use std::collections::BTreeMap;
 
 const CONNECTIONS: usize = 64;

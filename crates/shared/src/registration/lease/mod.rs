@@ -4,13 +4,12 @@
 
 mod announcer;
 pub mod book;
+mod introductions;
 
 pub use announcer::Announcer;
+pub use introductions::{Introduced, Introductions, introductions};
 
-use super::{
-    policy,
-    wire::{KnownProxy, Peer},
-};
+use super::{policy, wire::Peer};
 use crate::{
     endpoint::{Endpoint, Location},
     identity::random_hex,
@@ -39,8 +38,6 @@ use tokio::{
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// A name is resolved again about as often as a lease of the default length is renewed.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(3);
-/// Introductions waiting to be looked at; more are dropped, and come again.
-const INTRODUCTIONS_WAITING: usize = 64;
 
 /// Whom a node registers with.
 #[derive(Clone, Debug)]
@@ -69,49 +66,6 @@ enum Order {
 pub struct Leases {
     orders: watch::Sender<Order>,
     task: JoinHandle<()>,
-}
-
-/// Tells a node's leases of proxies that introduced themselves. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Introductions {
-    sender: mpsc::Sender<Endpoint>,
-    view: Arc<ArcSwap<Vec<LeaseView>>>,
-}
-
-/// The other end, for [`Leases::start`].
-#[derive(Debug)]
-pub struct Introduced {
-    receiver: mpsc::Receiver<Endpoint>,
-    view: Arc<ArcSwap<Vec<LeaseView>>>,
-}
-
-/// A way to introduce proxies, also before the leases are begun.
-pub fn introductions() -> (Introductions, Introduced) {
-    let (sender, receiver) = mpsc::channel(INTRODUCTIONS_WAITING);
-    let view = Arc::<ArcSwap<Vec<LeaseView>>>::default();
-    (Introductions { sender, view: Arc::clone(&view) }, Introduced { receiver, view })
-}
-
-impl Introductions {
-    /// Register with that proxy too.
-    pub fn introduce(&self, proxy: Endpoint) {
-        if self.sender.try_send(proxy).is_err() {
-            tracing::debug!(
-                "too many introductions at once; the proxy will introduce itself again"
-            );
-        }
-    }
-
-    /// Every proxy this node knows, as `/peers` shows them.
-    pub fn shown(&self) -> Vec<KnownProxy> {
-        let shown = |lease: &LeaseView| KnownProxy {
-            operations: lease.endpoint.to_literal(),
-            held: lease.instance.is_some(),
-            learned: lease.learned,
-            failures: lease.failures,
-        };
-        self.view.load().iter().map(shown).collect()
-    }
 }
 
 impl Leases {
