@@ -51,6 +51,13 @@ pub enum Conflict {
         /// The generation to go beyond.
         current: Generation,
     },
+    /// The very process that speaks is registered at another of its addresses, and alive there: it
+    /// reached this proxy by two ways, and one is enough.
+    #[error("this process is registered at {address} already")]
+    AlreadyHere {
+        /// Where.
+        address: SocketAddr,
+    },
     /// The id belongs to another process that was alive when last checked: check it now. If that
     /// does not take it out, the claim is refused.
     #[error("id is in use at {}, which is alive", .0.address)]

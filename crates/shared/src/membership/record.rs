@@ -107,6 +107,9 @@ impl Node {
         if same_place && same_nonce && (announcement.nonce.is_some() || !outgrown) {
             return Ok(Claim::Renewal(generation));
         }
+        if self.state.is_alive() && same_nonce && announcement.nonce.is_some() && !outgrown {
+            return Err(Conflict::AlreadyHere { address: self.announcement.address });
+        }
         if self.state.is_alive() {
             return Err(Conflict::Contested(Box::new(self.target())));
         }

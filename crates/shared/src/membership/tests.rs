@@ -214,6 +214,20 @@ fn an_id_cannot_be_taken_from_a_node_that_is_alive() {
 }
 
 #[test]
+fn a_process_that_comes_by_a_second_address_keeps_the_first() {
+    let mut membership = with_ready_a();
+    let twice = Announcement { nonce: Some("a-5".into()), ..announce("a", 90, 5) };
+    let first = SocketAddr::from(([127, 0, 0, 1], 80));
+    assert_eq!(
+        membership.register(at(1), twice.clone()),
+        Err(Conflict::AlreadyHere { address: first })
+    );
+    membership.checked(at(1), "a", Generation(5), Check::Refused);
+    let moved = Announcement { generation: Some(Generation(6)), ..twice };
+    assert_eq!(membership.register(at(1), moved), Ok(Accepted::Registered), "the first is no more");
+}
+
+#[test]
 fn the_same_generation_with_another_nonce_is_another_process() {
     let mut membership = with_ready_a();
     let mut other = announce("a", 80, 5);

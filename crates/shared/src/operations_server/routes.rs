@@ -105,7 +105,12 @@ async fn register(context: &Context, caller: SocketAddr, request: Request<Incomi
     match outcome.await {
         Ok(registered) => json(StatusCode::OK, &registered),
         Err(refusal) => {
-            tracing::warn!(%caller, reason = refusal.reason(), "registration refused");
+            let reason = refusal.reason();
+            if matches!(refusal, Refusal::AlreadyHere { .. }) {
+                tracing::debug!(%caller, reason, "registration refused");
+            } else {
+                tracing::warn!(%caller, reason, "registration refused");
+            }
             refuse(&refusal)
         }
     }

@@ -36,6 +36,14 @@ pub enum Refusal {
         /// The proxy that refuses.
         instance: Option<String>,
     },
+    /// 409: the same process holds a lease from another of its addresses. No harm is done.
+    #[error("{message}")]
+    AlreadyHere {
+        /// For the operator.
+        message: String,
+        /// The proxy that refuses.
+        instance: String,
+    },
     /// 503: no room.
     #[error("{0}")]
     Full(String),
@@ -51,7 +59,7 @@ impl Refusal {
             Self::Unauthorized(_) => http::StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => http::StatusCode::FORBIDDEN,
             Self::UnknownNode(_) => http::StatusCode::NOT_FOUND,
-            Self::Conflict { .. } => http::StatusCode::CONFLICT,
+            Self::Conflict { .. } | Self::AlreadyHere { .. } => http::StatusCode::CONFLICT,
             Self::Full(_) => http::StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -69,10 +77,14 @@ impl Refusal {
     pub fn body(&self) -> Refused {
         let message = self.to_string();
         let mut refused = Refused { status: Status::Error, message, ..Refused::default() };
-        if let Self::Conflict { generation, proxies, instance, .. } = self {
-            refused.generation = *generation;
-            refused.proxies.clone_from(proxies);
-            refused.instance.clone_from(instance);
+        match self {
+            Self::Conflict { generation, proxies, instance, .. } => {
+                refused.generation = *generation;
+                refused.proxies.clone_from(proxies);
+                refused.instance.clone_from(instance);
+            }
+            Self::AlreadyHere { instance, .. } => refused.instance = Some(instance.clone()),
+            _ => {}
         }
         refused
     }

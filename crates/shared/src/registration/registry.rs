@@ -267,6 +267,9 @@ impl Registry {
         let message = conflict.to_string();
         match conflict {
             Conflict::OlderGeneration { current } => self.conflict(message, Some(*current)),
+            Conflict::AlreadyHere { .. } => {
+                Refusal::AlreadyHere { message, instance: self.instance.clone() }
+            }
             Conflict::Contested(_) => self.conflict(message, None),
             Conflict::Full { .. } => Refusal::Full(message),
         }

@@ -442,7 +442,7 @@ impl World {
                 return self.ask(site, operations, pending, Question::Vitals);
             }
             Err(Conflict::OlderGeneration { current }) => refusal(Some(current)),
-            Err(Conflict::Contested(_) | Conflict::Full { .. }) => refusal(None),
+            Err(_) => refusal(None),
         };
         self.reply(site, claim.from, claim.request, answer);
         self.tell_transitions(site);
