@@ -29,6 +29,8 @@ const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(2);
 const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often a proxy looks whose check is due.
 const BEAT: Duration = Duration::from_millis(100);
+/// More events at one moment than any run has: a loop that waits for nothing.
+const STANDSTILL_MAX: u32 = 100_000;
 /// The wall clock at the beginning, in Unix milliseconds.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
@@ -98,6 +100,8 @@ pub(crate) struct World {
     scheduled: u64,
     faults: Vec<(Duration, Fault)>,
     digest: u64,
+    /// Events since time last went on.
+    standstill: u32,
     tell: bool,
 }
 
@@ -123,6 +127,7 @@ impl World {
             scheduled: 0,
             faults,
             digest: 0,
+            standstill: 0,
             tell,
         }
     }
@@ -155,6 +160,12 @@ impl World {
             let Some(at) = (if fault_first { next_fault } else { next_event }) else { break };
             if at >= end {
                 break;
+            }
+            self.standstill = if at == self.now { self.standstill + 1 } else { 0 };
+            if self.standstill > STANDSTILL_MAX {
+                return Err(format!(
+                    "time stands still at {at:?}: somebody has something due for ever"
+                ));
             }
             self.now = at;
             if fault_first {
