@@ -26,6 +26,10 @@ bench-decode *ARGS:
 bench-log *ARGS:
     cargo bench -p inferno-benches --bench log_lines -- {{ARGS}}
 
+# The engine against llama.cpp on the same file (`scripts/build-llama-cpp` first)
+bench-llama *ARGS:
+    cargo bench -p inferno-tests --bench llama_cpp -- {{ARGS}}
+
 # From `inferno up` to the first token, and from proof to traffic
 bench-start *ARGS:
     cargo bench -p inferno-tests --bench start -- {{ARGS}}
