@@ -116,6 +116,9 @@ fn check(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     if let Err(error) = model {
         note(format!("a backend would not start here: {error}"))?;
     }
+    for warning in inferno_proxy::warnings(&config) {
+        note(warning)?;
+    }
     let mut problems = inferno_shared::service::check(&config);
     problems.extend(inferno_proxy::check(&config).iter().map(ToString::to_string));
     problems.extend(inferno_backend::check(&config).iter().map(ToString::to_string));

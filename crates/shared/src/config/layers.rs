@@ -173,9 +173,6 @@ fn flags(set: &[String]) -> Layer {
 
 /// `name` stands where a key should, and is none.
 pub(super) fn unknown_key(name: &str, origin: &Origin) -> Problem {
-    if let Some((name, what)) = keys::PLANNED.iter().find(|(planned, _)| *planned == name) {
-        return Problem::NotYet { name, origin: origin.to_string(), what };
-    }
     if let Some(keys) = keys::table(name) {
         return Problem::Value { origin: origin.of(name), why: is_a_table(name, &keys) };
     }
