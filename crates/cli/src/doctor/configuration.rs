@@ -95,14 +95,14 @@ fn without_secret(operations: &str, loopback: bool, allowed: bool) -> Finding {
         (false, true) => Finding::warning(
             CHECK,
             "registration is open (registration.allow_unauthenticated): whoever reaches the port receives your traffic",
-            "set registration.secret_files on every node",
+            "set registration.secret_file on every node",
         ),
         (false, false) => Finding::problem(
             CHECK,
             format!(
                 "none, and operations.addr is {operations}: a proxy does not start so, and takes no backend of another machine"
             ),
-            "set registration.secret_files on every node",
+            "set registration.secret_file on every node",
         ),
     }
 }
