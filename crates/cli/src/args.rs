@@ -4,7 +4,9 @@ use anstream::ColorChoice;
 use clap::{Parser, Subcommand, ValueEnum};
 use inferno_shared::service::{BACKEND_HELP, PROXY_HELP, ServiceArgs};
 
-use crate::command::{bench, chat, completions, config, docs, doctor, man, model, status, top, up};
+use crate::command::{
+    bench, chat, completions, config, docs, doctor, key, man, model, status, top, up,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -87,6 +89,9 @@ pub(crate) enum Command {
     /// Bring, list, check and remove models
     #[command(subcommand, after_help = model::EXAMPLES)]
     Model(model::ModelCommand),
+    /// Make, list and revoke the API keys that a proxy asks its clients for
+    #[command(subcommand, after_help = key::EXAMPLES)]
+    Key(key::KeyCommand),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),

@@ -132,7 +132,11 @@ impl ApiClient {
             return Ok(answer);
         }
         let body = read(answer.into_body()).await.unwrap_or_default();
-        Err(ApiError::Refused { status, message: self.without_key(message(status, &body)) })
+        let mut message = self.without_key(message(status, &body));
+        if status == StatusCode::UNAUTHORIZED && self.key.is_none() {
+            message += " (--api-key-file FILE or OPENAI_API_KEY gives one)";
+        }
+        Err(ApiError::Refused { status, message })
     }
 
     /// Some servers repeat a key that they refuse.
