@@ -58,6 +58,7 @@ pub(crate) fn load(source: &ModelSource, options: &EngineOptions) -> Result<Load
     info.eos = tokenizer.eos().to_vec();
     info.has_chat_template = template.is_ok();
     let cpu = Cpu::new(options.threads).map_err(LoadError::Threads)?;
+    cpu.repack(decoder.weights());
     let runner = Runner::new(cpu, decoder, blocks as usize);
     let fingerprint = fingerprint(source.sha256.as_deref(), file.bytes(), context)?;
     Ok(Loaded { info, runner, blocks, tokenizer, template, fingerprint })

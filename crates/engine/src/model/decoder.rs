@@ -77,6 +77,14 @@ impl Decoder {
         self.embedding.rows()
     }
 
+    /// All matrices, in no stated order.
+    pub fn weights(&self) -> impl Iterator<Item = &Weight> {
+        let layers = self.layers.iter().flat_map(|layer| {
+            layer.qkv.iter().chain(&layer.attention_output).chain(&layer.gate_up).chain(&layer.down)
+        });
+        layers.chain(std::iter::once(&self.embedding)).chain(&self.output)
+    }
+
     /// What a KV cache for this model is made for.
     #[must_use]
     pub fn kv_shape(&self) -> KvShape {
