@@ -77,12 +77,19 @@ impl Decoder {
         self.embedding.rows()
     }
 
-    /// All matrices, in no stated order.
+    /// All matrices, each once.
     pub fn weights(&self) -> impl Iterator<Item = &Weight> {
         let layers = self.layers.iter().flat_map(|layer| {
             layer.qkv.iter().chain(&layer.attention_output).chain(&layer.gate_up).chain(&layer.down)
         });
-        layers.chain(std::iter::once(&self.embedding)).chain(&self.output)
+        let output = self.output.iter().filter(|output| !output.shares_memory(&self.embedding));
+        layers.chain(std::iter::once(&self.embedding)).chain(output)
+    }
+
+    /// Bytes that the matrices take in memory.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        self.weights().map(|weight| weight.repacked_bytes() as u64).sum()
     }
 
     /// What a KV cache for this model is made for.

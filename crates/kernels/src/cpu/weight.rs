@@ -106,6 +106,12 @@ impl Weight {
         self.tile_count() * self.tile_bytes()
     }
 
+    /// Whether the two are clones of one weight.
+    #[must_use]
+    pub fn shares_memory(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Writes row `index`, widened to floats, into `out` (`[cols]`).
     ///
     /// # Panics
@@ -191,8 +197,8 @@ impl Cpu {
     /// When the operating system refuses the memory, [`Weight::repacked_bytes`] each.
     pub fn repack<'w>(&self, weights: impl IntoIterator<Item = &'w Weight>) {
         let mut open: Vec<&Weight> = weights.into_iter().filter(|w| !w.is_repacked()).collect();
-        open.sort_by_key(|weight| (Arc::as_ptr(&weight.0).addr(), weight.0.start));
-        open.dedup_by(|a, b| Arc::ptr_eq(&a.0, &b.0));
+        open.sort_by_key(|weight| Arc::as_ptr(&weight.0).addr());
+        open.dedup_by(|a, b| a.shares_memory(b));
         open.sort_by_key(|weight| weight.0.start);
         let total = open.iter().map(|weight| weight.repacked_bytes()).sum();
         let mut storage = Storage::zeroed(total);
