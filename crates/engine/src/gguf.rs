@@ -6,9 +6,10 @@
 //! implement is refused and never run without it.
 
 use crate::error::panic_message;
+use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
 use inferno_kernels::MappedFile;
-use inferno_kernels::cpu::{Weight, WeightError};
+use inferno_kernels::cpu::{BlockType, Weight, WeightError};
 use std::collections::BTreeSet;
 use std::io::Cursor;
 use std::panic::catch_unwind;
@@ -45,6 +46,14 @@ pub enum GgufError {
         /// What the metadata calls for.
         expected: Vec<usize>,
     },
+    /// A tensor is of a type without a kernel.
+    #[error("the tensor {name} is of type {found:?}; supported are {}", supported())]
+    Type {
+        /// Its name.
+        name: String,
+        /// Its type.
+        found: GgmlDType,
+    },
     /// A tensor's data cannot be used.
     #[error("the tensor {name}: {source}")]
     Tensor {
@@ -53,6 +62,29 @@ pub enum GgufError {
         /// Why.
         source: WeightError,
     },
+}
+
+/// The type of a tensor's blocks, where there are kernels for it.
+fn block_type(dtype: GgmlDType) -> Option<BlockType> {
+    Some(match dtype {
+        GgmlDType::F32 => BlockType::F32,
+        GgmlDType::F16 => BlockType::F16,
+        GgmlDType::BF16 => BlockType::BF16,
+        GgmlDType::Q4_0 => BlockType::Q4_0,
+        GgmlDType::Q4_1 => BlockType::Q4_1,
+        GgmlDType::Q5_0 => BlockType::Q5_0,
+        GgmlDType::Q5_1 => BlockType::Q5_1,
+        GgmlDType::Q8_0 => BlockType::Q8_0,
+        GgmlDType::Q4K => BlockType::Q4K,
+        GgmlDType::Q5K => BlockType::Q5K,
+        GgmlDType::Q6K => BlockType::Q6K,
+        GgmlDType::Q8_1 | GgmlDType::Q2K | GgmlDType::Q3K | GgmlDType::Q8K => return None,
+    })
+}
+
+/// The types that there are kernels for.
+fn supported() -> String {
+    BlockType::ALL.map(|dtype| dtype.to_string()).join(", ")
 }
 
 /// What candle-core says, without the backtrace that it takes along where backtraces are switched on.
@@ -229,7 +261,9 @@ impl GgufFile {
         // An offset beyond the address space is beyond the file too, which `mapped` reports.
         let start = self.content.tensor_data_offset.saturating_add(info.offset);
         let start = usize::try_from(start).unwrap_or(usize::MAX);
-        let weight = Weight::mapped(Arc::clone(&self.map), start, info.ggml_dtype, rows, cols)
+        let dtype = block_type(info.ggml_dtype)
+            .ok_or_else(|| GgufError::Type { name: name.into(), found: info.ggml_dtype })?;
+        let weight = Weight::mapped(Arc::clone(&self.map), start, dtype, rows, cols)
             .map_err(|source| GgufError::Tensor { name: name.into(), source })?;
         self.used.insert(name.into());
         Ok(weight)

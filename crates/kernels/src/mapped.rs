@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 /// A whole file, mapped read-only: opening costs microseconds, pages come in as they are touched, and
@@ -28,6 +28,22 @@ impl MappedFile {
         // the pages alive for as long as any slice of them.
         let map = unsafe { memmap2::Mmap::map(&file)? };
         Ok(Self { map })
+    }
+
+    /// Tells the operating system that these bytes will not be wanted soon, so that they leave this process's
+    /// memory. They can still be read, from the page cache or the disk.
+    ///
+    /// # Panics
+    /// When the range lies outside the file.
+    pub fn release(&self, range: Range<usize>) {
+        assert!(range.start <= range.end && range.end <= self.map.len(), "not within the file");
+        #[cfg(unix)]
+        // SAFETY: what is dropped are clean pages of a read-only map of a file, which come back as they were.
+        // Where it fails, the pages stay, which is no harm.
+        drop(unsafe {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            self.map.unchecked_advise_range(advice, range.start, range.len())
+        });
     }
 }
 

@@ -77,6 +77,21 @@ impl Decoder {
         self.embedding.rows()
     }
 
+    /// All matrices, each once.
+    pub fn weights(&self) -> impl Iterator<Item = &Weight> {
+        let layers = self.layers.iter().flat_map(|layer| {
+            layer.qkv.iter().chain(&layer.attention_output).chain(&layer.gate_up).chain(&layer.down)
+        });
+        let output = self.output.iter().filter(|output| !output.shares_memory(&self.embedding));
+        layers.chain(std::iter::once(&self.embedding)).chain(output)
+    }
+
+    /// Bytes that the matrices take in memory.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        self.weights().map(|weight| weight.repacked_bytes() as u64).sum()
+    }
+
     /// What a KV cache for this model is made for.
     #[must_use]
     pub fn kv_shape(&self) -> KvShape {
