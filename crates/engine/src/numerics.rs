@@ -16,7 +16,7 @@ pub const ARITHMETIC: &str = if cfg!(target_arch = "x86_64") {
 };
 
 /// The type of keys and values in the cache.
-pub(crate) const KV_TYPE: &str = "f32";
+pub(crate) const KV_TYPE: &str = "f16";
 
 /// Equal for two engines exactly when the same request gives the same tokens on both: a hash of the numerics
 /// version, the arithmetic class, the model file (weights, tokenizer and template), the context length and

@@ -5,19 +5,27 @@
 
 mod activation;
 mod attention;
+mod attention_walk;
 mod blocks32;
+mod heads;
+mod kv_cache;
 mod lanes;
 mod level;
 mod matmul;
 mod norm;
 mod rope;
 mod rows;
+mod simd;
 mod softmax;
 mod weight;
 
-pub use attention::{BLOCK_TOKENS, KvCache, KvShape, RowPlace};
+pub use activation::Activation;
+pub use attention::Attention;
+pub use heads::Heads;
+pub use kv_cache::{BLOCK_TOKENS, HEAD_DIM_MAX, KvCache, KvShape, Places};
 pub use level::Level;
-pub use rope::{RopeAngles, RopeLayout};
+pub use norm::Residual;
+pub use rope::{Rope, RopeAngles, RopeLayout};
 pub use weight::{Weight, WeightError};
 
 use crate::ThreadPool;
