@@ -12,6 +12,10 @@ up *ARGS:
 test:
     cargo test --release --workspace
 
+# Models too large for every run, against other engines' answers: fetches 1.1 GB once, fails without it
+models-test:
+    cargo test --release -p inferno-engine --test real_models --test large_models -- --nocapture
+
 # Format, lint, dependencies
 lint:
     cargo fmt --all --check

@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 #[path = "engine_load_tests.rs"]
 mod loading;
 
-/// Bytes of one block of the tiny model's cache: layers, heads, keys and values, head, tokens, f32.
-const BLOCK_BYTES: u64 = 2 * 2 * 2 * 16 * 32 * 4;
+/// Bytes of one block of the tiny model's cache: layers, heads, keys and values, head, tokens, f16.
+const BLOCK_BYTES: u64 = 2 * 2 * 2 * 16 * 32 * 2;
 
 fn options() -> EngineOptions {
     EngineOptions { threads: 2, kv_bytes: Some(64 * BLOCK_BYTES), ..EngineOptions::default() }

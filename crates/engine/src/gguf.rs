@@ -245,6 +245,45 @@ impl GgufFile {
         Ok(vector)
     }
 
+    /// The vector of `len` elements of this name, as a matrix of one row.
+    ///
+    /// # Errors
+    /// As [`GgufFile::weight`].
+    pub fn row_weight(&mut self, name: &str, len: usize) -> Result<Weight, GgufError> {
+        self.tensor(name, &[len], 1, len)
+    }
+
+    /// The `count` matrices `[rows, cols]` that lie one after the other in the tensor of this name.
+    ///
+    /// # Errors
+    /// As [`GgufFile::weight`].
+    pub fn stacked_weights(
+        &mut self,
+        name: &str,
+        count: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Vec<Weight>, GgufError> {
+        // All of them as one, to check shape and bounds.
+        let whole = self.tensor(name, &[count, rows, cols], count.saturating_mul(rows), cols)?;
+        let start = self.tensor_start(name)?;
+        let matrix = |number: usize| {
+            let start = start + number * (whole.bytes() / count);
+            Weight::mapped(Arc::clone(&self.map), start, whole.dtype(), rows, cols)
+                .map_err(|source| GgufError::Tensor { name: name.into(), source })
+        };
+        (0..count).map(matrix).collect()
+    }
+
+    /// Where the data of a tensor begins. An offset beyond the address space is beyond the file too, which
+    /// `Weight::mapped` reports.
+    fn tensor_start(&self, name: &str) -> Result<usize, GgufError> {
+        let info = self.content.tensor_infos.get(name);
+        let info = info.ok_or_else(|| GgufError::MissingTensor(name.into()))?;
+        let start = self.content.tensor_data_offset.saturating_add(info.offset);
+        Ok(usize::try_from(start).unwrap_or(usize::MAX))
+    }
+
     fn tensor(
         &mut self,
         name: &str,
@@ -258,9 +297,7 @@ impl GgufFile {
             let (found, expected) = (info.shape.dims().to_vec(), shape.to_vec());
             return Err(GgufError::Shape { name: name.into(), found, expected });
         }
-        // An offset beyond the address space is beyond the file too, which `mapped` reports.
-        let start = self.content.tensor_data_offset.saturating_add(info.offset);
-        let start = usize::try_from(start).unwrap_or(usize::MAX);
+        let start = self.tensor_start(name)?;
         let dtype = block_type(info.ggml_dtype)
             .ok_or_else(|| GgufError::Type { name: name.into(), found: info.ggml_dtype })?;
         let weight = Weight::mapped(Arc::clone(&self.map), start, dtype, rows, cols)

@@ -11,7 +11,7 @@ pub const NUMERICS_VERSION: u32 = 2;
 pub const ARITHMETIC: &str = "cpu int8 blocks, f32 chain";
 
 /// The type of keys and values in the cache.
-pub(crate) const KV_TYPE: &str = "f32";
+pub(crate) const KV_TYPE: &str = "f16";
 
 /// Equal for two engines exactly when the same request gives the same tokens on both: a hash of the numerics
 /// version, the arithmetic class, the model file (weights, tokenizer and template), the context length and

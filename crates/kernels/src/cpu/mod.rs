@@ -6,9 +6,12 @@
 mod activation;
 mod activations;
 mod attention;
+mod attention_walk;
 mod block32;
 mod block_type;
 mod half_float;
+mod heads;
+mod kv_cache;
 mod lanes;
 mod level;
 mod matmul;
@@ -16,6 +19,7 @@ mod norm;
 mod product;
 mod rope;
 mod rows;
+mod simd;
 mod softmax;
 mod storage;
 #[cfg(test)]
@@ -23,10 +27,14 @@ mod testing;
 mod tiles;
 mod weight;
 
-pub use attention::{BLOCK_TOKENS, KvCache, KvShape, RowPlace};
+pub use activation::Activation;
+pub use attention::Attention;
 pub use block_type::BlockType;
+pub use heads::Heads;
+pub use kv_cache::{BLOCK_TOKENS, HEAD_DIM_MAX, KvCache, KvShape, Places};
 pub use level::Level;
-pub use rope::{RopeAngles, RopeLayout};
+pub use norm::Residual;
+pub use rope::{Rope, RopeAngles, RopeLayout};
 pub use weight::{Weight, WeightError};
 
 use crate::ThreadPool;
