@@ -15,8 +15,7 @@ mod tests;
 pub use specials::Specials;
 
 use crate::error::{ModelFileError, PromptError};
-use crate::gguf::{GgufError, GgufFile};
-use candle_core::quantized::gguf_file::Value;
+use crate::gguf::{GgufError, GgufFile, Value};
 use tokenizers::models::bpe::{BPE, Vocab};
 
 /// What a token is, by GGUF's numbering.
@@ -31,7 +30,7 @@ enum Kind {
 }
 
 impl Kind {
-    fn from_gguf(kind: i128) -> Self {
+    fn from_gguf(kind: i64) -> Self {
         match kind {
             2 | 3 => Self::Control,
             4 => Self::UserDefined,
@@ -174,25 +173,13 @@ impl Tokenizer {
     }
 }
 
-fn wrong(key: &str, expected: &'static str) -> GgufError {
-    GgufError::WrongValue { key: key.into(), expected }
-}
-
 fn kinds(file: &GgufFile, count: usize) -> Result<Vec<Kind>, GgufError> {
     const KEY: &str = "tokenizer.ggml.token_type";
-    let kind = |value: &Value| match value {
-        Value::I32(kind) => Some(Kind::from_gguf(i128::from(*kind))),
-        Value::U32(kind) => Some(Kind::from_gguf(i128::from(*kind))),
-        _ => None,
-    };
-    match file.get(KEY) {
+    let kind = |value: Value<'_>| value.to_i64().ok().map(Kind::from_gguf);
+    match file.entries(KEY, "an integer", kind)? {
         None => Ok(vec![Kind::Normal; count]),
-        Some(Value::Array(kinds)) if kinds.len() == count => kinds
-            .iter()
-            .map(kind)
-            .collect::<Option<_>>()
-            .ok_or_else(|| wrong(KEY, "a list of integers")),
-        Some(_) => Err(wrong(KEY, "a list with one entry a token")),
+        Some(kinds) if kinds.len() == count => Ok(kinds),
+        Some(_) => Err(file.wrong(KEY, "a list with one entry a token")),
     }
 }
 
@@ -206,10 +193,11 @@ fn build_bpe(
         tokens.iter().zip(0..).map(|(token, id)| ((*token).to_owned(), id)).collect();
     let split = |merge: &str| merge.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned()));
     let merges = file.texts(KEY)?.into_iter().map(split).collect::<Option<Vec<_>>>();
-    let merges = merges.ok_or_else(|| wrong(KEY, "a list of pairs"))?;
+    let merges = merges.ok_or_else(|| file.wrong(KEY, "a list of pairs"))?;
     let bpe =
         BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(rules.ignore_merges).build();
-    let bpe = bpe.map_err(|_| wrong(KEY, "a list of merges of known tokens into known tokens"))?;
+    let bpe =
+        bpe.map_err(|_| file.wrong(KEY, "a list of merges of known tokens into known tokens"))?;
     let mut tokenizer = tokenizers::Tokenizer::new(bpe);
     tokenizer.with_pre_tokenizer(Some(rules.pre_tokenizer()));
     Ok(tokenizer)
@@ -239,7 +227,7 @@ fn found_whole(tokens: &[&str], kinds: &[Kind]) -> Vec<(String, u32, bool)> {
 
 fn token_id(file: &GgufFile, key: &str, count: usize) -> Result<Option<u32>, GgufError> {
     match file.integer(key)? {
-        Some(id) if id >= count => Err(wrong(key, "the id of a token")),
+        Some(id) if id >= count => Err(file.wrong(key, "the id of a token")),
         id => Ok(id.map(|id| id as u32)),
     }
 }
