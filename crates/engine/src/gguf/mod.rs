@@ -201,6 +201,36 @@ impl GgufFile {
         }
     }
 
+    /// The vector of `len` elements of this name, as a matrix of one row.
+    ///
+    /// # Errors
+    /// As [`GgufFile::weight`].
+    pub fn row_weight(&mut self, name: &str, len: usize) -> Result<Weight, GgufError> {
+        self.tensor(name, &[len], 1, len)
+    }
+
+    /// The `count` matrices `[rows, cols]` that lie one after the other in the tensor of this name.
+    ///
+    /// # Errors
+    /// As [`GgufFile::weight`].
+    pub fn stacked_weights(
+        &mut self,
+        name: &str,
+        count: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Vec<Weight>, GgufError> {
+        // All of them as one, to check shape and bounds.
+        let whole = self.tensor(name, &[count, rows, cols], count.saturating_mul(rows), cols)?;
+        let start = self.described(name)?.start;
+        let matrix = |number: usize| {
+            let at = start + number * (whole.bytes() / count);
+            Weight::mapped(Arc::clone(&self.map), at, whole.dtype(), rows, cols)
+                .map_err(|source| GgufError::Tensor { name: name.into(), at, source })
+        };
+        (0..count).map(matrix).collect()
+    }
+
     fn described(&self, name: &str) -> Result<&TensorInfo, GgufError> {
         self.header.tensors.get(name).ok_or_else(|| GgufError::MissingTensor(name.into()))
     }

@@ -277,3 +277,21 @@ fn every_prefix_of_a_header_is_refused() {
         assert!(open(&whole[..cut]).is_err(), "cut at {cut} of {}", whole.len());
     }
 }
+
+#[test]
+fn stacked_matrices_lie_one_after_the_other() {
+    let builder = Builder::new().tensor("t", &[4, 2, 3], 0, 0).tensor("row", &[4], 0, 96);
+    let mut bytes = builder.bytes();
+    let data = bytes.len() - 4096;
+    bytes[data + 32..][..4].copy_from_slice(&1.5f32.to_le_bytes());
+    let mut file = open(&bytes).unwrap();
+    let stacked = file.stacked_weights("t", 3, 2, 4).unwrap();
+    let first = |weight: &Weight| {
+        let mut row = [0.0; 4];
+        weight.row_into(0, &mut row);
+        row[0]
+    };
+    assert_eq!(stacked.iter().map(first).collect::<Vec<_>>(), [0.0, 1.5, 0.0]);
+    assert!(file.stacked_weights("t", 2, 3, 4).is_err(), "another shape");
+    assert_eq!(file.row_weight("row", 4).unwrap().rows(), 1);
+}
