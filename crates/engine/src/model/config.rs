@@ -8,8 +8,8 @@ pub use super::family::{NormPlacement, QkNorm};
 use super::metadata::{Metadata, SIZE_MAX};
 use super::rope::Rotation;
 use crate::error::ModelFileError;
-use crate::gguf::{GgufError, GgufFile};
-use candle_core::quantized::gguf_file::Value;
+use crate::gguf::{GgufError, GgufFile, Value};
+
 use inferno_kernels::cpu::{Activation, HEAD_DIM_MAX, Rope};
 
 /// Keys under the architecture's name that change the computation. Where the architecture does not read them
@@ -199,7 +199,7 @@ fn refuse_unread_switches(data: &Metadata<'_>, family: &Family) -> Result<(), Mo
     for name in SWITCHES {
         let neutral = match data.get(name) {
             None | Some(Value::Bool(false)) => true,
-            Some(Value::F32(x)) => *x == 0.0 || *x == 1.0,
+            Some(Value::F32(x)) => x == 0.0 || x == 1.0,
             Some(value) => value.to_u64().is_ok_and(|n| n == 0),
         };
         if !neutral && !read(name) {
@@ -295,11 +295,10 @@ fn windows(
     };
     let pattern = "attention.sliding_window_pattern";
     let has_window: Vec<bool> = match data.get(pattern) {
-        Some(Value::Array(flags)) => {
+        Some(Value::List(flags)) => {
             let flags: Vec<bool> = flags.iter().filter_map(|flag| flag.to_bool().ok()).collect();
             if flags.len() < layers {
-                let key = data.key(pattern);
-                return Err(GgufError::WrongValue { key, expected: "a flag a layer" }.into());
+                return Err(data.file.wrong(&data.key(pattern), "a flag a layer").into());
             }
             flags
         }

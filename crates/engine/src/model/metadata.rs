@@ -1,8 +1,7 @@
 //! Metadata of one architecture, with the limits that hold for all.
 
 use crate::error::ModelFileError;
-use crate::gguf::GgufFile;
-use candle_core::quantized::gguf_file::Value;
+use crate::gguf::{GgufFile, Value};
 
 /// Most layers, heads, or elements of a row: far above any model, and low enough that no product of three
 /// overflows.
@@ -24,7 +23,7 @@ impl<'f> Metadata<'f> {
         format!("{}.{name}", self.architecture)
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+    pub(super) fn get(&self, name: &str) -> Option<Value<'_>> {
         self.file.get(&self.key(name))
     }
 

@@ -64,11 +64,11 @@ impl BlockType {
             Self::Q6K => 210,
         }
     }
-}
 
-impl fmt::Display for BlockType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    /// ggml's name of it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
             Self::F32 => "F32",
             Self::F16 => "F16",
             Self::BF16 => "BF16",
@@ -80,6 +80,12 @@ impl fmt::Display for BlockType {
             Self::Q4K => "Q4_K",
             Self::Q5K => "Q5_K",
             Self::Q6K => "Q6_K",
-        })
+        }
+    }
+}
+
+impl fmt::Display for BlockType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
