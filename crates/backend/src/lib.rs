@@ -202,6 +202,7 @@ async fn load(config: &Config) -> Result<(Engine, ModelRef), BackendError> {
         max_concurrency: config.backend.max_concurrency,
         context_max: config.backend.context_max,
         queue_max: config.backend.queue_max,
+        ..EngineOptions::default()
     };
     let served = ModelRef { id: model.id.clone(), sha256: model.sha256.clone() };
     let source = ModelSource { id: model.id, path: model.path, sha256: model.sha256 };

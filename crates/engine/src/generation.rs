@@ -1,6 +1,7 @@
 //! The engine's side of one generation: draws its tokens, releases its text, reports to its client.
 
 use crate::error::GenerationError;
+use crate::events::Sender;
 use crate::output::OutputText;
 use crate::request::{
     Finish, FinishReason, GenerationEvent, GenerationRequest, Timings, TokenEvent, TokenLogprob,
@@ -9,18 +10,19 @@ use crate::sampling::{History, Key, Sampler, SamplingError, logprobs};
 use crate::tokenizer::Tokenizer;
 use inferno_kernels::Level;
 use std::time::Instant;
-use tokio::sync::mpsc;
 use tracing::Span;
 
 /// A request under way.
 pub(crate) struct Active {
-    events: mpsc::Sender<GenerationEvent>,
+    events: Sender,
     sampler: Sampler,
     history: History,
     output: OutputText,
     logprobs: Option<usize>,
     ignore_eos: bool,
     prompt_tokens: usize,
+    /// Tokens of the prompt that a cache held.
+    pub(crate) cached_tokens: usize,
     /// Most tokens to generate.
     limit: usize,
     generated: usize,
@@ -52,7 +54,7 @@ impl Active {
     pub(crate) fn new(
         request: GenerationRequest,
         limit: usize,
-        events: mpsc::Sender<GenerationEvent>,
+        events: Sender,
         submitted: Instant,
         level: Level,
     ) -> (Self, Vec<u32>) {
@@ -66,6 +68,7 @@ impl Active {
             logprobs: request.logprobs,
             ignore_eos: request.ignore_eos,
             prompt_tokens: prompt.len(),
+            cached_tokens: 0,
             limit,
             generated: 0,
             unreported: TokenEvent::default(),
@@ -84,6 +87,21 @@ impl Active {
     /// Whether the client went away.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.events.is_closed()
+    }
+
+    /// Whether the events of another token can be sent.
+    pub(crate) fn has_room(&self) -> bool {
+        self.events.has_room()
+    }
+
+    /// Asks for a [`Command::Wake`](crate::worker::Command::Wake) once there is room again; false when there is.
+    pub(crate) fn park(&self) -> bool {
+        self.events.park()
+    }
+
+    /// Whether it may go on after [`Active::park`].
+    pub(crate) fn is_ready(&self) -> bool {
+        self.events.is_ready()
     }
 
     /// Whether no token was generated yet.
@@ -164,7 +182,7 @@ impl Active {
             reason,
             prompt_tokens: self.prompt_tokens,
             completion_tokens: self.generated,
-            cached_tokens: 0,
+            cached_tokens: self.cached_tokens,
             timings: self.clock.timings(now),
         }));
     }
@@ -174,10 +192,10 @@ impl Active {
         self.send(GenerationEvent::Failed(error));
     }
 
-    /// The channel has room for every event that a generation can have, so that this neither waits nor
-    /// fails, except when the client is gone, which the next step notices.
+    /// A sequence is in a step only while its client's channel has room for what the step can bring, so that
+    /// this neither waits nor fails, except when the client is gone, which the next step notices.
     fn send(&self, event: GenerationEvent) {
-        drop(self.events.try_send(event));
+        self.events.send(event);
     }
 }
 

@@ -14,8 +14,11 @@
 pub mod batch;
 pub mod cache;
 pub mod catalogue;
+#[cfg(test)]
+mod determinism_tests;
 mod engine;
 mod error;
+mod events;
 mod generation;
 pub mod gguf;
 mod load;
@@ -36,6 +39,7 @@ pub mod tokenizer;
 mod warm;
 mod worker;
 
+pub use cache::{CacheSalt, Miss};
 pub use engine::{BudgetLine, Engine, EngineOptions, ModelInfo, ModelSource};
 pub use error::{GenerationError, LoadError, ModelFileError, PromptError, SubmitError};
 pub use load::{Survey, survey};

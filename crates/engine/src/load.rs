@@ -57,7 +57,7 @@ pub(crate) fn load(source: &ModelSource, options: &EngineOptions) -> Result<Load
     info.vocab_size = info.vocab_size.min(tokenizer.vocab_size());
     info.eos = tokenizer.eos().to_vec();
     info.has_chat_template = template.is_ok();
-    let cpu = Cpu::new(options.threads).map_err(LoadError::Threads)?;
+    let cpu = Cpu::with_level(options.threads, options.level).map_err(LoadError::Threads)?;
     cpu.repack(decoder.weights());
     let runner = Runner::new(cpu, decoder, blocks as usize);
     let fingerprint = fingerprint(source.sha256.as_deref(), file.bytes(), context)?;
@@ -175,7 +175,7 @@ fn info(
         has_chat_template: false,
         budget: budget(options, decoder, blocks),
         threads: options.threads.max(1),
-        level: Level::best().to_string(),
+        level: options.level.to_string(),
     }
 }
 

@@ -1,8 +1,9 @@
 //! What goes into the engine and what comes out: requests, events, results.
 
+use crate::cache::CacheSalt;
 use crate::error::{GenerationError, SubmitError};
-use std::time::Duration;
-use tokio::sync::mpsc;
+use crate::events::Receiver;
+use std::time::{Duration, Instant};
 
 /// Most alternatives a log-probability may come with, as in OpenAI's API.
 pub const LOGPROBS_MAX: usize = 20;
@@ -32,6 +33,12 @@ pub struct GenerationRequest {
     pub choice: u32,
     /// Which of the client's prompts this is; part of the random key.
     pub prompt_index: u32,
+    /// Higher goes first, also at the cost of lower ones that run.
+    pub priority: i32,
+    /// When its answer is of no use any more: it is ended then, wherever it is.
+    pub deadline: Option<Instant>,
+    /// With whom it shares cached prefixes; by default with all that have none.
+    pub cache_salt: Option<CacheSalt>,
 }
 
 /// How a token is chosen from the model's distribution. Applied in this order: bias, penalties, temperature,
@@ -206,13 +213,13 @@ pub struct Timings {
 /// next step, whether it was waiting, in prefill or decoding.
 #[derive(Debug)]
 pub struct Generation {
-    events: mpsc::Receiver<GenerationEvent>,
+    events: Receiver,
     /// Whether the last event was handed out.
     ended: bool,
 }
 
 impl Generation {
-    pub(crate) fn new(events: mpsc::Receiver<GenerationEvent>) -> Self {
+    pub(crate) fn new(events: Receiver) -> Self {
         Self { events, ended: false }
     }
 

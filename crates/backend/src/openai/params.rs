@@ -86,8 +86,7 @@ impl Params {
             stop: self.stop.clone(),
             logprobs,
             ignore_eos: self.ignore_eos,
-            choice: 0,
-            prompt_index: 0,
+            ..GenerationRequest::default()
         }
     }
 }
