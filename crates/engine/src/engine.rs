@@ -3,9 +3,11 @@
 use crate::cache::BlockPool;
 use crate::error::{LoadError, PromptError, SubmitError, panic_message};
 use crate::generation::Active;
+use crate::grammar::{Grammar, GrammarError, GrammarSource, Grammars};
 use crate::load::{Loaded, TemplateAbsence, load};
 use crate::numerics::Fingerprint;
 use crate::request::{Generation, GenerationRequest};
+use crate::sampling::Scratch;
 use crate::scheduler::Scheduler;
 use crate::stats::EngineStats;
 use crate::template::{Chat, Template};
@@ -20,6 +22,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// The stack of the engine's thread: following a grammar recurses as deep as its regular expressions nest.
+const STACK_BYTES: usize = 32 << 20;
 
 /// Where a model comes from.
 #[derive(Clone, Debug)]
@@ -106,6 +111,7 @@ pub struct Engine {
 struct Inner {
     info: ModelInfo,
     tokenizer: Arc<Tokenizer>,
+    grammars: Grammars,
     template: Result<Template, TemplateAbsence>,
     fingerprint: Arc<OnceLock<Fingerprint>>,
     stats: Arc<EngineStats>,
@@ -158,12 +164,14 @@ impl Engine {
             active: HashMap::new(),
             next_id: 0,
             queued: 0,
-            adjusted: Vec::new(),
+            scratch: Scratch::default(),
         };
-        let thread = thread::Builder::new().name("engine".into()).spawn(move || worker.run());
+        let thread = thread::Builder::new().name("engine".into()).stack_size(STACK_BYTES);
+        let thread = thread.spawn(move || worker.run());
         let inner = Inner {
             info: loaded.info,
             tokenizer,
+            grammars: Grammars::default(),
             template: loaded.template,
             fingerprint: loaded.fingerprint,
             stats,
@@ -219,6 +227,27 @@ impl Engine {
             .unwrap_or_else(|panic| Err(PromptError::Template(panic_message(panic.as_ref()))))
     }
 
+    /// Compiles what an answer is to be. Takes milliseconds, the first time some hundreds: not for a thread that
+    /// serves others.
+    ///
+    /// # Errors
+    /// When the source is wrong, unsupported or beyond a limit.
+    pub fn compile(&self, source: &GrammarSource) -> Result<Grammar, GrammarError> {
+        self.inner.grammars.compile(source, &self.inner.tokenizer)
+    }
+
+    /// The beginning-of-sequence token, if the model has one.
+    #[must_use]
+    pub fn bos(&self) -> Option<u32> {
+        self.inner.tokenizer.bos()
+    }
+
+    /// The bytes of a token; none for an id that does not exist.
+    #[must_use]
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        self.inner.tokenizer.bytes(id)
+    }
+
     /// Puts a request into the queue.
     ///
     /// # Errors
@@ -230,8 +259,8 @@ impl Engine {
         let limit = answer_limit(&request, inner.info.context_length)?;
         let place = inner.stats.enqueue(inner.queue_max);
         let place = place.ok_or(SubmitError::QueueFull { limit: inner.queue_max })?;
-        // Room for every token in an event of its own, what is left, and the end.
-        let (sender, events) = tokio::sync::mpsc::channel(limit + 2);
+        // Room for the prompt's, every token in an event of its own, what is left, and the end.
+        let (sender, events) = tokio::sync::mpsc::channel(limit + 3);
         let (active, prompt) = Active::new(request, limit, sender, Instant::now(), inner.level);
         let command = Command::Generate(Box::new(active), prompt, place);
         inner.inbox.send(command).map_err(|_| SubmitError::Stopped)?;

@@ -9,6 +9,8 @@ use candle_core::quantized::GgmlDType;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
+#[path = "engine_answer_tests.rs"]
+mod answers;
 #[path = "engine_load_tests.rs"]
 mod loading;
 
@@ -55,6 +57,7 @@ fn request(prompt: &[u32], max_tokens: usize) -> GenerationRequest {
 /// Everything a client sees of a generation.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Answer {
+    prompt: Vec<TokenLogprob>,
     ids: Vec<u32>,
     text: String,
     logprobs: Vec<TokenLogprob>,
@@ -65,6 +68,7 @@ fn collect(mut generation: Generation) -> Result<Answer, GenerationError> {
     let mut answer = Answer::default();
     while let Some(event) = generation.blocking_next() {
         match event {
+            GenerationEvent::Prompt(logprobs) => answer.prompt = logprobs,
             GenerationEvent::Token(event) => {
                 answer.ids.extend(event.token_ids);
                 answer.text += &event.text;

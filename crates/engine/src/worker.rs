@@ -7,9 +7,10 @@ use crate::batch::Batch;
 use crate::cache::BlockPool;
 use crate::error::{GenerationError, panic_message};
 use crate::generation::{Active, Next};
-use crate::runner::Runner;
+use crate::runner::{Runner, SCORED_ROWS};
+use crate::sampling::Scratch;
 use crate::scheduler::cost::StepCost;
-use crate::scheduler::{Scheduler, SequenceId, Step};
+use crate::scheduler::{Entry, Scheduler, SequenceId, Step};
 use crate::stats::{EngineStats, Place};
 use crate::tokenizer::Tokenizer;
 use std::collections::HashMap;
@@ -56,8 +57,8 @@ pub(crate) struct Worker {
     pub(crate) next_id: u64,
     /// Requests of the scheduler's queue that are counted in `stats.waiting`.
     pub(crate) queued: usize,
-    /// The sampler's scratch buffer.
-    pub(crate) adjusted: Vec<f32>,
+    /// The samplers' buffers.
+    pub(crate) scratch: Scratch,
 }
 
 impl Worker {
@@ -134,14 +135,21 @@ impl Worker {
         self.note_start(&step, started);
         let (batch, sampling) = Batch::new(&self.scheduler, &step);
         let vocab = self.runner.decoder().vocab();
-        let logits = self.runner.step(&batch);
+        let logits = match self.scores(&step) {
+            false => self.runner.step(&batch),
+            true => {
+                self.runner.step(&batch);
+                self.score(&step);
+                self.runner.logits(&batch.sampled)
+            }
+        };
         let now = Instant::now();
         self.cost.observe(batch.len(), now.duration_since(started));
         self.scheduler.commit(&step);
         for (id, logits) in sampling.into_iter().zip(logits.chunks_exact(vocab)) {
             let Some(active) = self.active.get_mut(&id) else { continue };
-            let adjusted = &mut self.adjusted;
-            match advance(active, logits, adjusted, &self.tokenizer, &self.stats, now) {
+            let scratch = &mut self.scratch;
+            match advance(active, logits, scratch, &self.tokenizer, &self.stats, now) {
                 Next::Continue(token) => self.scheduler.append(id, token),
                 Next::End => {
                     self.scheduler.remove(id);
@@ -152,6 +160,31 @@ impl Worker {
         self.stats.steps.fetch_add(1, Relaxed);
         self.stats.progress();
         self.publish();
+    }
+
+    /// Whether the step computes a part of a prompt whose log-probabilities are asked for.
+    fn scores(&self, step: &Step) -> bool {
+        let unscored = |entry: &Entry| Some(self.active.get(&entry.id)?.unscored(&entry.tokens));
+        step.entries.iter().filter_map(unscored).any(|positions| !positions.is_empty())
+    }
+
+    /// Gives the log-probabilities of prompts to those who asked for them, a few rows at a time: all rows of a
+    /// step at once could need a gigabyte.
+    fn score(&mut self, step: &Step) {
+        let (vocab, mut row) = (self.runner.decoder().vocab(), 0);
+        for entry in &step.entries {
+            let first_row = row;
+            row += entry.tokens.len();
+            let Some(active) = self.active.get_mut(&entry.id) else { continue };
+            let wanted = active.unscored(&entry.tokens);
+            let rows: Vec<usize> =
+                wanted.map(|position| first_row + position - entry.tokens.start).collect();
+            for rows in rows.chunks(SCORED_ROWS) {
+                for logits in self.runner.logits(rows).chunks_exact(vocab) {
+                    active.score(logits, &self.tokenizer);
+                }
+            }
+        }
     }
 
     fn note_start(&mut self, step: &Step, now: Instant) {
@@ -192,7 +225,7 @@ impl Worker {
 fn advance(
     active: &mut Active,
     logits: &[f32],
-    adjusted: &mut Vec<f32>,
+    scratch: &mut Scratch,
     tokenizer: &Tokenizer,
     stats: &EngineStats,
     now: Instant,
@@ -201,13 +234,12 @@ fn advance(
     if active.is_fresh() {
         stats.prompt_tokens.fetch_add(active.prompt_tokens() as u64, Relaxed);
     }
+    let before = active.generated();
     let outcome =
-        catch_unwind(AssertUnwindSafe(|| active.advance(logits, adjusted, tokenizer, now)));
+        catch_unwind(AssertUnwindSafe(|| active.advance(logits, scratch, tokenizer, now)));
+    stats.generation_tokens.fetch_add((active.generated() - before) as u64, Relaxed);
     let message = match outcome {
-        Ok(Ok(next)) => {
-            stats.generation_tokens.fetch_add(1, Relaxed);
-            return next;
-        }
+        Ok(Ok(next)) => return next,
         Ok(Err(error)) => error.to_string(),
         Err(panic) => panic_message(panic.as_ref()),
     };

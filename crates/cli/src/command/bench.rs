@@ -230,7 +230,7 @@ fn extra_body(given: Option<Map<String, Value>>, ignore_eos: bool) -> Map<String
 }
 
 /// From a file or the environment, never from the command line, which others can see.
-fn key(file: Option<&PathBuf>) -> anyhow::Result<Option<String>> {
+pub(super) fn key(file: Option<&PathBuf>) -> anyhow::Result<Option<String>> {
     let Some(path) = file else {
         return Ok(std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty()));
     };
