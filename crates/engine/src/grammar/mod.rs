@@ -136,7 +136,11 @@ impl GrammarSource {
             Self::Choice(choices) => {
                 let quoted: Vec<String> =
                     choices.iter().map(|choice| Value::from(choice.as_str()).to_string()).collect();
-                TopLevelGrammar::from_lark(format!("start: {}", quoted.join(" | ")))
+                // As one terminal, for the parser follows each alternative of a rule.
+                TopLevelGrammar::from_lark(format!(
+                    "start: CHOICE\nCHOICE: {}",
+                    quoted.join(" | ")
+                ))
             }
             Self::Lark(lark) => TopLevelGrammar::from_lark(lark.clone()),
         })
@@ -181,6 +185,8 @@ fn factory(tokenizer: &Tokenizer) -> Result<ParserFactory, GrammarError> {
     // At the library's own rates the states of one grammar take at most 32 MB. Its effort is bounded by the
     // lengths above: what was found to be worst compiles in a second and takes some 20 ms for a mask.
     *factory.limits_mut() = ParserLimits {
+        // An ambiguous grammar costs the cube of this.
+        max_items_in_row: 500,
         max_lexer_states: 16_384,
         max_grammar_size: 100_000,
         precompute_large_lexemes: false,
