@@ -12,7 +12,7 @@ use crate::gguf::GgufFile;
 use crate::model::Decoder;
 use crate::request::SamplingParams;
 use crate::runner::Runner;
-use crate::sampling::{History, Key, Sampler, logprobs};
+use crate::sampling::{History, Key, Restrictions, Sampler, Scratch, logprobs};
 use crate::scheduler::{Scheduler, SequenceId, Terms};
 use crate::testing::TinyModel;
 use crate::tokenizer::Tokenizer;
@@ -167,7 +167,16 @@ impl<'m> Subject<'m> {
 impl Live {
     fn draw(&mut self, logits: &[f32], tokenizer: &Tokenizer, level: Level) -> Drawn {
         let position = self.prompt + self.drawn.len();
-        let token = self.sampler.sample(logits, &self.history, position, &mut Vec::new()).unwrap();
+        let token = self
+            .sampler
+            .sample(
+                logits,
+                &self.history,
+                Restrictions::default(),
+                position,
+                &mut Scratch::default(),
+            )
+            .unwrap();
         self.history.push(token);
         let mut hash = DefaultHasher::new();
         logits.iter().for_each(|logit| logit.to_bits().hash(&mut hash));

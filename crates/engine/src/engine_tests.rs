@@ -9,6 +9,8 @@ use candle_core::quantized::GgmlDType;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
+#[path = "engine_answer_tests.rs"]
+mod answers;
 #[path = "engine_load_tests.rs"]
 mod loading;
 #[path = "engine_patience_tests.rs"]
@@ -57,6 +59,7 @@ fn request(prompt: &[u32], max_tokens: usize) -> GenerationRequest {
 /// Everything a client sees of a generation.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Answer {
+    prompt: Vec<TokenLogprob>,
     ids: Vec<u32>,
     text: String,
     logprobs: Vec<TokenLogprob>,
@@ -67,6 +70,7 @@ fn collect(mut generation: Generation) -> Result<Answer, GenerationError> {
     let mut answer = Answer::default();
     while let Some(event) = generation.blocking_next() {
         match event {
+            GenerationEvent::Prompt(logprobs) => answer.prompt = logprobs,
             GenerationEvent::Token(event) => {
                 answer.ids.extend(event.token_ids);
                 answer.text += &event.text;
@@ -194,6 +198,7 @@ fn a_repeated_prompt_is_found_and_its_answer_is_the_same() {
         let mut ids = Vec::new();
         while let Some(event) = generation.blocking_next() {
             match event {
+                GenerationEvent::Prompt(_) => {}
                 GenerationEvent::Token(event) => ids.extend(event.token_ids),
                 GenerationEvent::Finished(end) => finish = Some(end.cached_tokens),
                 GenerationEvent::Failed(error) => panic!("{error}"),

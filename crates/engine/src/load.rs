@@ -7,7 +7,7 @@ use crate::gguf::GgufFile;
 use crate::memory;
 use crate::model::{Decoder, Scratch};
 use crate::numerics::{Fingerprint, parse_sha256};
-use crate::runner::Runner;
+use crate::runner::{Runner, SCORED_ROWS};
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
 use crate::worker::STEP_TOKENS_MAX;
@@ -181,7 +181,8 @@ fn info(
 
 fn budget(options: &EngineOptions, decoder: &Decoder, blocks: u32) -> Vec<BudgetLine> {
     let (config, vocab) = (decoder.config(), decoder.vocab());
-    let activations = Scratch::bytes(config, vocab, STEP_TOKENS_MAX, options.concurrency());
+    let sampled = options.concurrency().max(SCORED_ROWS);
+    let activations = Scratch::bytes(config, vocab, STEP_TOKENS_MAX, sampled);
     let kv_bytes = u64::from(blocks) * decoder.kv_shape().block_bytes() as u64;
     let lines = [
         ("weights (repacked)", decoder.weight_bytes()),

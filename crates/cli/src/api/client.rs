@@ -22,7 +22,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that nobody used for so long is closed: most servers would do so soon.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest answer that is not a stream.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
+const ANSWER_BYTES_MAX: usize = 32 << 20;
 
 const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
 
@@ -106,6 +106,17 @@ impl ApiClient {
     pub(crate) async fn whole(&self, path: &str, body: Bytes) -> Result<Chunk, ApiError> {
         let answer = self.send(Method::POST, path, body).await?;
         Chunk::parse(&read(answer.into_body()).await?)
+    }
+
+    /// Posts a request for an answer in one piece, as it is.
+    pub(crate) async fn object(
+        &self,
+        path: &str,
+        body: Bytes,
+    ) -> Result<serde_json::Value, ApiError> {
+        let answer = self.send(Method::POST, path, body).await?;
+        serde_json::from_slice(&read(answer.into_body()).await?)
+            .map_err(|error| ApiError::Malformed { reason: error.to_string() })
     }
 
     /// Sends a request; an answer other than 200 is an error with the server's own words.

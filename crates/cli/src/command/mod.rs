@@ -13,6 +13,7 @@ mod service;
 pub(crate) mod status;
 pub(crate) mod top;
 pub(crate) mod up;
+pub(crate) mod verify;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Model(command) => model::run(command),
         Command::Key(command) => key::run(command),
+        Command::Verify(args) => verify::run(&args),
         Command::Config(command) => config::run(&command),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

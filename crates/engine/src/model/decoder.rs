@@ -149,8 +149,13 @@ impl Decoder {
         cpu.add_to_residual(residual, delta, hidden, &norms, normed);
     }
 
-    /// The head, on sampled rows only.
-    fn logits<'s>(&self, cpu: &Cpu, sampled: &[usize], scratch: &'s mut Scratch) -> &'s [f32] {
+    /// The head, on some rows only of the batch that `scratch` was last used for: `[sampled, vocab]`.
+    pub(crate) fn logits<'s>(
+        &self,
+        cpu: &Cpu,
+        sampled: &[usize],
+        scratch: &'s mut Scratch,
+    ) -> &'s [f32] {
         let hidden = self.config.hidden;
         let normed = sized(&mut scratch.normed, sampled.len() * hidden);
         for (row, normed) in sampled.iter().zip(normed.chunks_exact_mut(hidden)) {

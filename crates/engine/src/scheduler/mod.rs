@@ -37,6 +37,8 @@ pub struct Terms {
     pub deadline: Option<Instant>,
     /// With whom it shares cached blocks.
     pub salt: CacheSalt,
+    /// Whether all of its prompt is computed, also what the cache holds: for log-probabilities.
+    pub computes_all: bool,
 }
 
 /// One sequence's part of a step.

@@ -92,6 +92,9 @@ impl Sequence {
     /// its logits: nobody writes to a block that others may read.
     pub(super) fn catch_up(&mut self) {
         let known = self.tokens.len() - 1;
+        if self.terms.computes_all && self.computed < self.prompt {
+            return;
+        }
         // A decoding sequence has nothing to gain.
         if self.pending() > 1 && self.table.reuse(&self.tokens[..known]) {
             self.found_from.get_or_insert(self.computed);

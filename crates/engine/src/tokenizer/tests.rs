@@ -178,7 +178,7 @@ proptest! {
             let stop: String = whole.chars().skip(stop).take(stop_len).collect();
             let stops = if stop.is_empty() { vec![] } else { vec![stop.clone()] };
             let want = whole.find(&stop).filter(|_| !stop.is_empty()).unwrap_or(whole.len());
-            let (mut output, mut shown, mut stopped) = (OutputText::new(stops), String::new(), false);
+            let (mut output, mut shown, mut stopped) = (OutputText::new(stops, false), String::new(), false);
             for id in ids {
                 let (released, now) = output.push(tokenizer.visible_bytes(id));
                 shown += &released;
