@@ -29,6 +29,17 @@ impl MappedFile {
         let map = unsafe { memmap2::Mmap::map(&file)? };
         Ok(Self { map })
     }
+
+    /// Bytes of no file, in memory of their own that begins at a page: for data that stands in its file where
+    /// its type may not be read.
+    ///
+    /// # Errors
+    /// What the operating system says when it has no memory.
+    pub fn copied(bytes: &[u8]) -> io::Result<Self> {
+        let mut map = memmap2::MmapMut::map_anon(bytes.len())?;
+        map.copy_from_slice(bytes);
+        Ok(Self { map: map.make_read_only()? })
+    }
 }
 
 impl Deref for MappedFile {
@@ -52,6 +63,14 @@ mod tests {
         let map = MappedFile::open(file.path()).unwrap();
         assert_eq!(&map[..4], b"GGUF");
         assert_eq!(map.len(), 13);
+    }
+
+    #[test]
+    fn a_copy_is_aligned() {
+        let bytes = [1, 2, 3, 4, 5];
+        let map = MappedFile::copied(&bytes[1..]).unwrap();
+        assert_eq!(&map[..], [2, 3, 4, 5]);
+        assert!((map.as_ptr() as usize).is_multiple_of(4096));
     }
 
     #[test]

@@ -6,7 +6,10 @@
 mod activation;
 mod attention;
 mod blocks32;
+mod encoder_attention;
+mod gelu;
 mod lanes;
+mod layer_norm;
 mod level;
 mod matmul;
 mod norm;
@@ -16,6 +19,7 @@ mod softmax;
 mod weight;
 
 pub use attention::{BLOCK_TOKENS, KvCache, KvShape, RowPlace};
+pub use layer_norm::LayerNorm;
 pub use level::Level;
 pub use rope::{RopeAngles, RopeLayout};
 pub use weight::{Weight, WeightError};
