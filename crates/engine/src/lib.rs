@@ -14,6 +14,7 @@
 pub mod batch;
 pub mod cache;
 pub mod catalogue;
+pub mod embed;
 mod engine;
 mod error;
 mod generation;
@@ -25,6 +26,7 @@ mod numerics;
 pub mod output;
 mod request;
 pub mod runner;
+pub mod safetensors;
 pub mod sampling;
 pub mod scheduler;
 mod stats;
@@ -36,6 +38,7 @@ pub mod tokenizer;
 mod warm;
 mod worker;
 
+pub use embed::{Embedded, Embedder};
 pub use engine::{BudgetLine, Engine, EngineOptions, ModelInfo, ModelSource};
 pub use error::{GenerationError, LoadError, ModelFileError, PromptError, SubmitError};
 pub use load::{Survey, survey};

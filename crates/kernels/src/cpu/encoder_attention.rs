@@ -14,7 +14,7 @@ const QUERIES: usize = 4;
 
 /// One head of a text: its `dim` columns from `start` in each of the three projections, `hidden` wide.
 #[derive(Clone, Copy)]
-struct Head {
+pub(super) struct Head {
     hidden: usize,
     start: usize,
     dim: usize,
