@@ -41,6 +41,8 @@ const COMPLETIONS: Endpoint = Endpoint {
     path: Some("/v1/completions"),
     operation: Some("text_completion"),
 };
+const EMBEDDINGS: Endpoint =
+    Endpoint { label: "embeddings", path: Some("/v1/embeddings"), operation: Some("embeddings") };
 const MODELS: Endpoint = Endpoint { label: "models", path: Some("/v1/models"), operation: None };
 /// Whose path is the client's own text.
 const UNKNOWN: Endpoint = Endpoint { label: "unknown", path: None, operation: None };
@@ -50,6 +52,7 @@ impl Endpoint {
         match path {
             "/v1/chat/completions" => &CHAT,
             "/v1/completions" => &COMPLETIONS,
+            "/v1/embeddings" => &EMBEDDINGS,
             "/v1/models" => &MODELS,
             _ if path.starts_with("/v1/models/") => &MODELS,
             _ => &UNKNOWN,
@@ -239,6 +242,7 @@ mod tests {
         for (path, label) in [
             ("/v1/chat/completions", "chat_completions"),
             ("/v1/completions", "completions"),
+            ("/v1/embeddings", "embeddings"),
             ("/v1/models/canary", "models"),
             ("/canary", "unknown"),
         ] {

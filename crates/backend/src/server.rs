@@ -7,10 +7,11 @@ use crate::{
     openai::{
         self,
         answer::{Answer, Stream},
-        chat, completions,
+        chat, completions, embeddings,
         errors::ApiError,
         fields::Fields,
     },
+    served::Served,
 };
 use bytes::Bytes;
 use futures_util::stream;
@@ -43,7 +44,7 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// What every request needs.
 pub(crate) struct Service {
-    engine: Engine,
+    served: Served,
     collector: Arc<MetricsCollector>,
     metrics: Arc<BackendMetrics>,
     token: Token,
@@ -53,16 +54,16 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// A service over `engine`. Off loopback it demands `token`.
+    /// A service over the model `served`. Off loopback it demands `token`.
     pub(crate) fn new(
-        engine: Engine,
+        served: Served,
         collector: Arc<MetricsCollector>,
         metrics: Arc<BackendMetrics>,
         token: Token,
         config: &BackendConfig,
     ) -> Arc<Self> {
         Arc::new(Self {
-            engine,
+            served,
             collector,
             metrics,
             token,
@@ -161,13 +162,14 @@ impl Service {
             (&Method::POST, "/v1/completions") => {
                 self.complete(request, exchange, created, completions::prepare).await
             }
+            (&Method::POST, "/v1/embeddings") => self.embed(request, exchange).await,
             (&Method::GET, "/v1/models") => {
-                Ok(Reply::whole(&openai::models(&self.engine, self.started_s)))
+                Ok(Reply::whole(&openai::models(self.served.info(), self.started_s)))
             }
             (&Method::GET, path) if path.starts_with("/v1/models/") => {
                 self.model(&path["/v1/models/".len()..])
             }
-            (_, "/v1/chat/completions" | "/v1/completions" | "/v1/models") => {
+            (_, "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings" | "/v1/models") => {
                 let message = format!("{} is not allowed on {path}", request.method());
                 Err(ApiError::request(
                     StatusCode::METHOD_NOT_ALLOWED,
@@ -176,7 +178,7 @@ impl Service {
                 ))
             }
             _ => {
-                let message = "no such endpoint; this backend has /v1/chat/completions, /v1/completions and /v1/models";
+                let message = "no such endpoint; this backend has /v1/chat/completions, /v1/completions, /v1/embeddings and /v1/models";
                 Err(ApiError::request(StatusCode::NOT_FOUND, "unknown_url", message))
             }
         }
@@ -195,8 +197,8 @@ impl Service {
     }
 
     fn model(&self, id: &str) -> Result<Reply, ApiError> {
-        openai::require_model(&self.engine, id)?;
-        Ok(Reply::whole(&openai::model(&self.engine, self.started_s)))
+        openai::require_model(self.served.info(), id)?;
+        Ok(Reply::whole(&openai::model(self.served.info(), self.started_s)))
     }
 
     async fn complete(
@@ -210,11 +212,22 @@ impl Service {
         let body = self.read(request).await?;
         exchange.received(body.len());
         let (answer, generation) = self.submit(body, created, prepare).await?;
-        exchange.submitted(&self.engine.info().id, answer.request.prompt.len());
+        exchange.submitted(&self.served.info().id, answer.request.prompt.len());
         if answer.streams() {
             return Ok(Reply::Events(Box::new(answer), generation));
         }
         Ok(Reply::Whole(answer.whole(generation, exchange).await?))
+    }
+
+    async fn embed(
+        &self,
+        request: Request<Incoming>,
+        exchange: &mut Exchange,
+    ) -> Result<Reply, ApiError> {
+        exchange.generates(self.metrics.observe(self.collector.request_started()));
+        let body = self.read(request).await?;
+        exchange.received(body.len());
+        embeddings::answer(self.served.embedder()?, body, exchange).await.map(Reply::Whole)
     }
 
     /// Templates and tokenizers take their time: not on a thread that serves connections.
@@ -224,7 +237,7 @@ impl Service {
         created: u64,
         prepare: fn(&Engine, Fields, u64) -> Result<Answer, ApiError>,
     ) -> Result<(Answer, Generation), ApiError> {
-        let (engine, span) = (self.engine.clone(), Span::current());
+        let (engine, span) = (self.served.engine()?.clone(), Span::current());
         let prepared = tokio::task::spawn_blocking(move || {
             let _inside = span.entered();
             let answer = prepare(&engine, Fields::parse(&body)?, created)?;

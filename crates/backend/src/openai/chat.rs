@@ -63,7 +63,7 @@ pub fn prepare(engine: &Engine, mut fields: Fields, created: u64) -> Result<Answ
     let logprobs = logprobs(&mut fields)?;
     params::refuse_unsupported(&mut fields)?;
     fields.finish()?;
-    super::require_model(engine, &params.model)?;
+    super::require_model(engine.info(), &params.model)?;
     if messages.is_empty() || messages.len() > MESSAGES_MAX {
         let message = format!("`messages` must hold 1 to {MESSAGES_MAX} messages");
         return Err(ApiError::invalid("invalid_value", "messages", message));

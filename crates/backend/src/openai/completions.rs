@@ -40,7 +40,7 @@ pub fn prepare(engine: &Engine, mut fields: Fields, created: u64) -> Result<Answ
     fields.refuse_unless("suffix", |suffix| suffix == "")?;
     params::refuse_unsupported(&mut fields)?;
     fields.finish()?;
-    super::require_model(engine, &params.model)?;
+    super::require_model(engine.info(), &params.model)?;
     let prompt = read_prompt(engine, prompt)?;
     let request = params.request(prompt, Some(max_tokens), logprobs);
     Ok(Answer::new(&TextShape, params, request, created))

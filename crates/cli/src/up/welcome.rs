@@ -5,7 +5,13 @@ use std::net::SocketAddr;
 use super::plan::reachable;
 use crate::console::{BOLD, DIM, Styled};
 
-pub(super) fn text(address: SocketAddr, operations: SocketAddr, model: &str) -> String {
+/// `embeds`: the model makes embeddings, and nobody can chat with it.
+pub(super) fn text(
+    address: SocketAddr,
+    operations: SocketAddr,
+    model: &str,
+    embeds: bool,
+) -> String {
     let address = reachable(address);
     let url = format!("http://{address}");
     let title = Styled(BOLD, format_args!("Inferno serves {model} at {url}"));
@@ -15,11 +21,16 @@ pub(super) fn text(address: SocketAddr, operations: SocketAddr, model: &str) -> 
     };
     let chat = flags("http://127.0.0.1:8080", "--url", url.clone());
     let status = flags("127.0.0.1:6100", "--operations", reachable(operations).to_string());
-    let (curl, python, program) = (curl(&url, model), python(&url, model), program());
+    let (curl, python) = match embeds {
+        true => (curl_embeddings(&url, model), python_embeddings(&url, model)),
+        false => (curl(&url, model), python(&url, model)),
+    };
+    let program = program();
+    let talk = if embeds { String::new() } else { format!("{program} chat{chat} talks to it\n") };
     let hint = Styled(
         DIM,
         format_args!(
-            "{program} chat{chat} talks to it\n{program} top{status} shows the nodes, live\n\
+            "{talk}{program} top{status} shows the nodes, live\n\
              Python needs `pip install openai`. Ctrl-C stops everything."
         ),
     );
@@ -54,13 +65,33 @@ END"#
     )
 }
 
+fn curl_embeddings(url: &str, model: &str) -> String {
+    format!(
+        r#"curl {url}/v1/embeddings -H 'content-type: application/json' \
+  -d '{{"model": "{model}", "input": ["The capital of Japan is Tokyo.", "A bicycle needs oil."]}}'"#
+    )
+}
+
+fn python_embeddings(url: &str, model: &str) -> String {
+    format!(
+        r#"python3 - <<'END'
+from openai import OpenAI
+client = OpenAI(base_url="{url}/v1", api_key="none")
+texts = ["Tokyo is a city.", "Kyoto is a city.", "A bicycle needs oil."]
+first, *others = [item.embedding for item in client.embeddings.create(model="{model}", input=texts).data]
+for text, other in zip(texts[1:], others):
+    print(f"{{sum(a * b for a, b in zip(first, other)):.3f}}  {{text}}")
+END"#
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_examples_name_the_real_address_and_model() {
-        let text = text(([0, 0, 0, 0], 9000).into(), ([127, 0, 0, 1], 6100).into(), "m-1");
+        let text = text(([0, 0, 0, 0], 9000).into(), ([127, 0, 0, 1], 6100).into(), "m-1", false);
         assert!(text.contains("curl http://127.0.0.1:9000/v1/chat/completions"), "{text}");
         assert!(text.contains(r#"base_url="http://127.0.0.1:9000/v1""#), "{text}");
         assert!(text.contains(" chat --url http://127.0.0.1:9000 talks"), "{text}");
@@ -68,10 +99,20 @@ mod tests {
     }
 
     #[test]
-    fn the_body_of_the_curl_example_is_json() {
-        let text = curl("http://h", "m");
-        let body = text.split('\'').nth(3).expect("a quoted body");
-        let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
-        assert_eq!(body["model"], "m");
+    fn a_model_for_embeddings_is_asked_for_embeddings() {
+        let address = ([127, 0, 0, 1], 8080).into();
+        let text = text(address, address, "m-1", true);
+        assert!(text.contains("curl http://127.0.0.1:8080/v1/embeddings"), "{text}");
+        assert!(text.contains("client.embeddings.create(model=\"m-1\""), "{text}");
+        assert!(!text.contains("chat"), "{text}");
+    }
+
+    #[test]
+    fn the_bodies_of_the_curl_examples_are_json() {
+        for text in [curl("http://h", "m"), curl_embeddings("http://h", "m")] {
+            let body = text.split('\'').nth(3).expect("a quoted body");
+            let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+            assert_eq!(body["model"], "m");
+        }
     }
 }

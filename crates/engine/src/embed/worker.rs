@@ -165,12 +165,13 @@ impl Worker {
             chosen.iter().map(|(id, text)| &self.jobs[id].texts[*text][..]).collect();
         let tokens: usize = texts.iter().map(|text| text.len()).sum();
         let vectors = self.encoder.forward(&self.cpu, &texts, &mut self.scratch);
-        for ((id, text), vector) in chosen.into_iter().zip(vectors) {
-            self.keep(id, text, vector);
-        }
+        // Whoever has an answer finds it counted.
         self.stats.prompt_tokens.fetch_add(tokens as u64, Relaxed);
         self.stats.steps.fetch_add(1, Relaxed);
         self.stats.progress();
+        for ((id, text), vector) in chosen.into_iter().zip(vectors) {
+            self.keep(id, text, vector);
+        }
         self.publish();
     }
 
