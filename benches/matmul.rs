@@ -70,7 +70,9 @@ fn measure(dtype: BlockType, threads: usize, rounds: usize) -> Result<(), Box<dy
             times[cpus.len()].push(theirs(&peers, batch)?);
         }
         // The first round warms both.
-        times.iter_mut().filter(|times| times.len() > 1).for_each(|times| drop(times.remove(0)));
+        for times in times.iter_mut().filter(|times| times.len() > 1) {
+            times.remove(0);
+        }
         report(batch, &cpus, times);
     }
     Ok(())

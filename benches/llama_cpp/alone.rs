@@ -66,7 +66,7 @@ fn run(engine: &Engine, prompt: Vec<u32>, tokens: usize) -> Timings {
     let mut generation = engine.submit(request).expect("it fits");
     while let Some(event) = generation.blocking_next() {
         match event {
-            GenerationEvent::Token(_) => {}
+            GenerationEvent::Prompt(_) | GenerationEvent::Token(_) => {}
             GenerationEvent::Finished(finish) => return finish.timings,
             GenerationEvent::Failed(error) => panic!("{error}"),
         }

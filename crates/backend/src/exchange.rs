@@ -45,6 +45,8 @@ const TOKENIZE: Endpoint =
     Endpoint { label: "tokenize", path: Some("/v1/tokenize"), operation: None };
 const DETOKENIZE: Endpoint =
     Endpoint { label: "detokenize", path: Some("/v1/detokenize"), operation: None };
+const EMBEDDINGS: Endpoint =
+    Endpoint { label: "embeddings", path: Some("/v1/embeddings"), operation: Some("embeddings") };
 const MODELS: Endpoint = Endpoint { label: "models", path: Some("/v1/models"), operation: None };
 /// Whose path is the client's own text.
 const UNKNOWN: Endpoint = Endpoint { label: "unknown", path: None, operation: None };
@@ -56,6 +58,7 @@ impl Endpoint {
             "/v1/completions" => &COMPLETIONS,
             "/v1/tokenize" | "/tokenize" => &TOKENIZE,
             "/v1/detokenize" | "/detokenize" => &DETOKENIZE,
+            "/v1/embeddings" => &EMBEDDINGS,
             "/v1/models" => &MODELS,
             _ if path.starts_with("/v1/models/") => &MODELS,
             _ => &UNKNOWN,
@@ -247,6 +250,7 @@ mod tests {
             ("/v1/completions", "completions"),
             ("/tokenize", "tokenize"),
             ("/v1/detokenize", "detokenize"),
+            ("/v1/embeddings", "embeddings"),
             ("/v1/models/canary", "models"),
             ("/canary", "unknown"),
         ] {

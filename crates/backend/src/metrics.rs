@@ -5,7 +5,8 @@ mod table;
 
 pub use table::METRICS;
 
-use inferno_engine::{Engine, Finish, FinishReason};
+use crate::served::Served;
+use inferno_engine::{Finish, FinishReason};
 use inferno_shared::{
     MetricsCollector,
     membership::ModelRef,
@@ -37,21 +38,21 @@ pub struct BackendMetrics {
 }
 
 impl BackendMetrics {
-    /// Registers them, and the engine's own numbers, for `engine`'s model.
+    /// Registers them, and the engine's own numbers, for the model `served`.
     ///
     /// # Errors
     /// If a name is taken, which would be a mistake of ours.
     pub fn register(
         metrics: &MetricsCollector,
-        engine: &Engine,
+        served: &Served,
     ) -> Result<Arc<Self>, prometheus::Error> {
         for Reading { metric, read } in READINGS {
-            let engine = engine.clone();
+            let served = served.clone();
             metrics.registry().read_at_scrape(metric, move |emit| {
-                emit(&[&engine.info().id], read(engine.stats()));
+                emit(&[&served.info().id], read(served.stats()));
             })?;
         }
-        Ok(Arc::new(Self::of(metrics, &engine.info().id)?))
+        Ok(Arc::new(Self::of(metrics, &served.info().id)?))
     }
 
     fn of(metrics: &MetricsCollector, model: &str) -> Result<Self, prometheus::Error> {
@@ -173,18 +174,18 @@ impl Rate {
 
 /// Fills the vitals that only a backend has.
 pub fn fill_vitals(
-    engine: &Engine,
+    served: &Served,
     model: &ModelRef,
 ) -> impl Fn(&mut NodeVitals) + Send + Sync + 'static {
-    let (engine, model) = (engine.clone(), model.clone());
+    let (served, model) = (served.clone(), model.clone());
     let rate = Rate(Mutex::new((Instant::now(), 0, 0.0)));
     move |vitals| {
-        let stats = engine.stats();
+        let stats = served.stats();
         vitals.queue_depth = stats.waiting();
         vitals.kv_cache_usage = 100.0 * kv_share(stats);
         vitals.tokens_per_second = rate.of(stats.generation_tokens_total());
         vitals.models = vec![model.clone()];
-        vitals.fingerprint = engine.fingerprint().map(|fingerprint| fingerprint.to_string());
+        vitals.fingerprint = served.fingerprint().map(|fingerprint| fingerprint.to_string());
     }
 }
 

@@ -5,9 +5,10 @@ use crate::{
     exchange::{Exchange, REQUEST_ID},
     metrics::BackendMetrics,
     openai::{
-        self, answer::Answer, chat, choices::Choices, completions, errors::ApiError,
+        self, answer::Answer, chat, choices::Choices, completions, embeddings, errors::ApiError,
         events::Stream, fields::Fields, tokenize,
     },
+    served::Served,
 };
 use bytes::Bytes;
 use futures_util::stream;
@@ -37,9 +38,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECTIONS_MAX: usize = 4_096;
 
 /// What is served.
-const ROUTES: [&str; 7] = [
+const ROUTES: [&str; 8] = [
     "/v1/chat/completions",
     "/v1/completions",
+    "/v1/embeddings",
     "/v1/models",
     "/v1/tokenize",
     "/v1/detokenize",
@@ -51,7 +53,7 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// What every request needs.
 pub(crate) struct Service {
-    engine: Engine,
+    served: Served,
     collector: Arc<MetricsCollector>,
     metrics: Arc<BackendMetrics>,
     token: Token,
@@ -61,16 +63,16 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// A service over `engine`. Off loopback it demands `token`.
+    /// A service over the model `served`. Off loopback it demands `token`.
     pub(crate) fn new(
-        engine: Engine,
+        served: Served,
         collector: Arc<MetricsCollector>,
         metrics: Arc<BackendMetrics>,
         token: Token,
         config: &BackendConfig,
     ) -> Arc<Self> {
         Arc::new(Self {
-            engine,
+            served,
             collector,
             metrics,
             token,
@@ -175,8 +177,9 @@ impl Service {
             (&Method::POST, "/v1/detokenize" | "/detokenize") => {
                 self.compute(request, exchange, created, tokenize::detokenize).await
             }
+            (&Method::POST, "/v1/embeddings") => self.embed(request, exchange).await,
             (&Method::GET, "/v1/models") => {
-                Ok(Reply::whole(&openai::models(&self.engine, self.started_s)))
+                Ok(Reply::whole(&openai::models(self.served.info(), self.started_s)))
             }
             (&Method::GET, path) if path.starts_with("/v1/models/") => {
                 self.model(&path["/v1/models/".len()..])
@@ -209,8 +212,8 @@ impl Service {
     }
 
     fn model(&self, id: &str) -> Result<Reply, ApiError> {
-        openai::require_model(&self.engine, id)?;
-        Ok(Reply::whole(&openai::model(&self.engine, self.started_s)))
+        openai::require_model(self.served.info(), id)?;
+        Ok(Reply::whole(&openai::model(self.served.info(), self.started_s)))
     }
 
     async fn complete(
@@ -224,7 +227,7 @@ impl Service {
         let body = self.read(request).await?;
         exchange.received(body.len());
         let (answer, choices) = self.submit(body, created, prepare).await?;
-        exchange.submitted(&self.engine.info().id, answer.prompt_tokens());
+        exchange.submitted(&self.served.info().id, answer.prompt_tokens());
         if answer.streams() {
             return Ok(Reply::Events(Box::new(answer), choices));
         }
@@ -244,6 +247,17 @@ impl Service {
         let answer =
             self.off_thread(move |engine| compute(engine, &mut Fields::parse(&body)?, created));
         Ok(Reply::whole(&answer.await?))
+    }
+
+    async fn embed(
+        &self,
+        request: Request<Incoming>,
+        exchange: &mut Exchange,
+    ) -> Result<Reply, ApiError> {
+        exchange.generates(self.metrics.observe(self.collector.request_started()));
+        let body = self.read(request).await?;
+        exchange.received(body.len());
+        embeddings::answer(self.served.embedder()?, body, exchange).await.map(Reply::Whole)
     }
 
     async fn submit(
@@ -267,7 +281,7 @@ impl Service {
         &self,
         work: impl FnOnce(&Engine) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let (engine, span) = (self.engine.clone(), Span::current());
+        let (engine, span) = (self.served.engine()?.clone(), Span::current());
         let work = tokio::task::spawn_blocking(move || {
             let _inside = span.entered();
             work(&engine)

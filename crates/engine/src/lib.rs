@@ -16,6 +16,7 @@ pub mod cache;
 pub mod catalogue;
 #[cfg(test)]
 mod determinism_tests;
+pub mod embed;
 mod engine;
 mod error;
 mod events;
@@ -29,6 +30,7 @@ mod numerics;
 pub mod output;
 mod request;
 pub mod runner;
+pub mod safetensors;
 pub mod sampling;
 pub mod scheduler;
 mod stats;
@@ -41,6 +43,7 @@ mod warm;
 mod worker;
 
 pub use cache::{CacheSalt, Miss};
+pub use embed::{Embedded, Embedder};
 pub use engine::{BudgetLine, Engine, EngineOptions, ModelInfo, ModelSource};
 pub use error::{GenerationError, LoadError, ModelFileError, PromptError, SubmitError};
 pub use grammar::{

@@ -77,13 +77,16 @@ pub struct Survey {
     pub available_bytes: u64,
 }
 
-/// Finds out whether the model at `path` could be loaded with `options`, and what it would take. Maps the
-/// file and reads its metadata; starts nothing.
+/// Finds out whether the model at `path`, a GGUF file or the directory of an encoder, could be loaded with
+/// `options`, and what it would take. Maps the file and reads its metadata; starts nothing.
 ///
 /// # Errors
 /// As [`Engine::load`](crate::Engine::load), as far as the file, the processor and the memory are the reason.
 pub fn survey(path: &Path, options: &EngineOptions) -> Result<Survey, LoadError> {
     require_vectors()?;
+    if path.is_dir() {
+        return Ok(crate::embed::survey(path, options)?);
+    }
     let mut file = open(path)?;
     let decoder = Decoder::load(&mut file).map_err(|error| error.at(path))?;
     let context_length = context_length(&decoder, options);

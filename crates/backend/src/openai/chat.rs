@@ -79,7 +79,7 @@ pub(super) fn read(fields: &mut Fields) -> Result<ChatRequest, ApiError> {
 /// Understands a chat request.
 pub fn prepare(engine: &Engine, fields: &mut Fields, created: u64) -> Result<Answer, ApiError> {
     let ChatRequest { params, messages, max_tokens, logprobs } = read(fields)?;
-    super::require_model(engine, &params.model)?;
+    super::require_model(engine.info(), &params.model)?;
     let request = params.request(engine, max_tokens, logprobs)?;
     let prompt = Prompt { ids: render(engine, messages, true, created)?, echo: None };
     Ok(Answer::new(&ChatShape, params, vec![prompt], request, created))

@@ -56,7 +56,7 @@ pub(super) fn read(fields: &mut Fields) -> Result<TextRequest, ApiError> {
 /// Understands a completion request.
 pub fn prepare(engine: &Engine, fields: &mut Fields, created: u64) -> Result<Answer, ApiError> {
     let TextRequest { params, prompt, echo, max_tokens, logprobs } = read(fields)?;
-    super::require_model(engine, &params.model)?;
+    super::require_model(engine.info(), &params.model)?;
     let mut request = params.request(engine, Some(max_tokens), logprobs)?;
     if echo {
         // A score is also how the engine is asked for a prompt without an answer.

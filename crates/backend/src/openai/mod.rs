@@ -9,6 +9,7 @@ pub mod answer;
 pub mod chat;
 pub mod choices;
 pub mod completions;
+pub mod embeddings;
 pub mod errors;
 pub mod events;
 pub mod fields;
@@ -18,17 +19,16 @@ pub mod structure;
 pub mod tokenize;
 
 use errors::ApiError;
-use inferno_engine::{Engine, Finish, FinishReason};
+use inferno_engine::{Finish, FinishReason, ModelInfo};
 use serde_json::{Value, json};
 
 /// `GET /v1/models`.
-pub fn models(engine: &Engine, created: u64) -> Value {
-    json!({ "object": "list", "data": [model(engine, created)] })
+pub fn models(info: &ModelInfo, created: u64) -> Value {
+    json!({ "object": "list", "data": [model(info, created)] })
 }
 
 /// `GET /v1/models/{id}`.
-pub fn model(engine: &Engine, created: u64) -> Value {
-    let info = engine.info();
+pub fn model(info: &ModelInfo, created: u64) -> Value {
     json!({
         "id": info.id,
         "object": "model",
@@ -39,8 +39,8 @@ pub fn model(engine: &Engine, created: u64) -> Value {
 }
 
 /// The one model that is served here, or 404.
-pub fn require_model(engine: &Engine, model: &str) -> Result<(), ApiError> {
-    if engine.info().id == model { Ok(()) } else { Err(ApiError::model_not_found(model)) }
+pub fn require_model(info: &ModelInfo, model: &str) -> Result<(), ApiError> {
+    if info.id == model { Ok(()) } else { Err(ApiError::model_not_found(model)) }
 }
 
 pub(crate) fn finish_reason(finish: &Finish) -> &'static str {

@@ -45,7 +45,7 @@ pub(super) fn read_tokens(fields: &mut Fields) -> Result<(String, Vec<u32>), Api
 /// The token ids of `prompt`, or of `messages` in the model's template.
 pub fn tokenize(engine: &Engine, fields: &mut Fields, created: u64) -> Result<Value, ApiError> {
     let request = read(fields)?;
-    super::require_model(engine, &request.model)?;
+    super::require_model(engine.info(), &request.model)?;
     let return_token_strs = request.return_token_strs;
     let tokens = tokens(engine, request, created)?;
     let strings = |ids: &[u32]| -> Vec<String> {
@@ -85,7 +85,7 @@ fn tokens(engine: &Engine, request: TokenizeRequest, created: u64) -> Result<Vec
 /// The text of `tokens`, special ones spelled out.
 pub fn detokenize(engine: &Engine, fields: &mut Fields, _created: u64) -> Result<Value, ApiError> {
     let (model, tokens) = read_tokens(fields)?;
-    super::require_model(engine, &model)?;
+    super::require_model(engine.info(), &model)?;
     let vocab = engine.info().vocab_size;
     if tokens.len() > TOKENS_MAX || tokens.iter().any(|id| *id as usize >= vocab) {
         let message = format!("`tokens` holds at most {TOKENS_MAX} ids, each below {vocab}");

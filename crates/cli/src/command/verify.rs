@@ -8,8 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use super::bench;
-use crate::api::ApiClient;
+use crate::api::{ApiClient, KeyArgs};
 use crate::console::{self, BAD, DIM, GOOD, Styled, WARN, harmless};
 use crate::exit::{ANOTHER_FINGERPRINT, DIFFERENT};
 use crate::verify::{Answer, Difference, Saved, Verdict, compare};
@@ -45,9 +44,8 @@ pub(crate) struct VerifyArgs {
     /// The proxy to ask
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// A file with the API key; without it, OPENAI_API_KEY if that is set
-    #[arg(long, value_name = "FILE")]
-    api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    key: KeyArgs,
     /// One JSON object: verdict, fingerprints, seed, differences
     #[arg(long)]
     json: bool,
@@ -58,8 +56,7 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let request = args.request.as_deref().map(read).transpose()?;
     let saved = Saved::read(&saved, request.as_deref())
         .with_context(|| format!("{} is of no use", args.file.display()))?;
-    let key = bench::key(args.api_key_file.as_ref())?;
-    let client = ApiClient::new(&args.url, key.as_deref())?;
+    let client = ApiClient::new(&args.url, args.key.read()?.as_deref())?;
     let body = saved.again()?.to_string();
     let answer = super::runtime()?.block_on(client.object(saved.path, body.into()))?;
     let now = Answer::of(&[answer]).context("the answer cannot be compared")?;

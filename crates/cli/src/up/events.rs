@@ -22,11 +22,12 @@ pub(crate) enum Event<'a> {
     Restarted { process: &'a str, pid: u32, restarts: u32 },
     /// The proxy sends requests to this backend from now on.
     BackendReady { process: &'a str, address: SocketAddr, after_ms: u64 },
-    /// The first backend serves: the address can be used.
+    /// The first backend serves: the address can be used. `embeds`: for embeddings, and not for text.
     Ready {
         address: SocketAddr,
         operations: SocketAddr,
         model: &'a str,
+        embeds: bool,
         backends: usize,
         needs_key: bool,
     },
@@ -134,8 +135,8 @@ fn sentence(event: &Event<'_>) -> String {
             let seconds = *after_ms as f64 / 1000.0;
             format!("{process} {} after {seconds:.2} s at {address}", Styled(GOOD, "ready"))
         }
-        Event::Ready { address, operations, model, needs_key, .. } => {
-            welcome::text(*address, *operations, model, *needs_key)
+        Event::Ready { address, operations, model, embeds, needs_key, .. } => {
+            welcome::text(*address, *operations, model, *embeds, *needs_key)
         }
         Event::Exited { process, status, restart_in_ms: Some(ms) } => {
             let again = *ms as f64 / 1000.0;
@@ -181,10 +182,11 @@ mod tests {
     fn events_are_json_objects_with_their_name() {
         let address = ([127, 0, 0, 1], 8080).into();
         let (operations, model, backends) = (address, "m", 2);
-        let ready = Event::Ready { address, operations, model, backends, needs_key: false };
+        let ready =
+            Event::Ready { address, operations, model, embeds: false, backends, needs_key: false };
         assert_eq!(
             serde_json::to_string(&ready).expect("JSON"),
-            r#"{"event":"ready","address":"127.0.0.1:8080","operations":"127.0.0.1:8080","model":"m","backends":2,"needs_key":false}"#
+            r#"{"event":"ready","address":"127.0.0.1:8080","operations":"127.0.0.1:8080","model":"m","embeds":false,"backends":2,"needs_key":false}"#
         );
         let exited =
             Event::Exited { process: "proxy", status: "exit status: 1", restart_in_ms: None };

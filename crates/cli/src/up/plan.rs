@@ -18,6 +18,8 @@ pub(crate) struct Plan {
     pub(crate) model: String,
     /// What the API calls it.
     pub(crate) model_id: String,
+    /// Whether it makes embeddings, and not text.
+    pub(crate) embeds: bool,
     pub(crate) backends: usize,
     /// Threads of each backend.
     pub(crate) threads: usize,
@@ -137,6 +139,7 @@ mod tests {
             operations: "0.0.0.0:6100".parse().expect("an address"),
             model: "m".to_owned(),
             model_id: "m".to_owned(),
+            embeds: false,
             backends: 2,
             threads: 3,
             config: ConfigArgs { config: None, set: vec!["backend.queue_max=7".to_owned()] },

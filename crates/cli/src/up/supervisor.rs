@@ -190,6 +190,7 @@ impl<'a> Supervisor<'a> {
                 address: self.plan.listen,
                 operations: self.plan.operations,
                 model: &self.plan.model_id,
+                embeds: self.plan.embeds,
                 backends: self.plan.backends,
                 needs_key: self.plan.needs_key,
             });
