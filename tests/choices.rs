@@ -181,7 +181,7 @@ async fn an_answer_ends_where_it_is_told_to() {
         body
     };
     let content = |answer: Value| answer["choices"][0]["message"]["content"].clone();
-    let ask = |more: Value| fleet.post("/v1/chat/completions", &chat(more));
+    let ask = async |more: Value| fleet.post("/v1/chat/completions", &chat(more)).await;
     let included = ask(json!({"stop": "Japan is", "include_stop_str_in_output": true})).await.ok();
     assert_eq!(content(included), "The capital of Japan is");
     // Eight tokens with the end of the turn: it may not come before twelve.
