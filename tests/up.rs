@@ -248,3 +248,17 @@ async fn a_registration_secret_is_used_by_everyone_who_needs_it() {
     let said = up.process.log();
     assert!(!said.contains("0123-canary"), "the secret is in the log: {said}");
 }
+
+#[tokio::test]
+async fn where_clients_need_a_key_it_is_ready_all_the_same_and_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("keys.toml");
+    let mut create = command(&["key", "create", "n", "--file"]);
+    assert!(create.arg(&file).output().expect("runs").status.success());
+    let setting = format!("proxy.keys_file={}", file.display());
+    let mut up = Up::start_with("1", &[&setting]);
+    let ready = up.event("ready");
+    assert_eq!(ready["needs_key"], true);
+    let models = Client::new().get(address(&ready, "address"), "/v1/models").await;
+    assert_eq!(models.status, 401, "{}", models.body);
+}

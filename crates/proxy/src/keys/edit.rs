@@ -226,7 +226,7 @@ mod tests {
         let (_, secret) = created.key.expose().rsplit_once('_').expect("its form");
         assert!(!text.contains(secret), "{text}");
         let file = KeysFile::read(&path).expect("valid");
-        assert_eq!(file.keys, [created.entry.clone()]);
+        assert_eq!(file.keys, std::slice::from_ref(&created.entry));
         let pepper = file.pepper(&path).expect("the same");
         assert!(pepper.matches(created.key.expose().as_bytes(), &created.entry.digest));
         let revoked = revoke(&path, "mobile app", Timestamp::from_unix(NOW + 5)).expect("revoked");

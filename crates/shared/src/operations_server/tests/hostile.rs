@@ -48,8 +48,13 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     String::from_utf8(answer).expect("text")
 }
 
+/// Longer than any of this takes: a server without a free place would let us wait for ever.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 async fn is_healthy(server: &OperationsServer) -> bool {
-    ask(server, Method::GET, "/health", &[], "").await.0 == StatusCode::OK
+    let asked = ask(server, Method::GET, "/health", &[], "");
+    let answered = tokio::time::timeout(PATIENCE, asked).await;
+    answered.expect("a place on the server").0 == StatusCode::OK
 }
 
 #[tokio::test]
