@@ -5,7 +5,7 @@ mod table;
 
 pub use table::METRICS;
 
-use inferno_engine::{Engine, Finish, FinishReason};
+use inferno_engine::{Engine, Finish, FinishReason, Miss};
 use inferno_shared::{
     MetricsCollector,
     membership::ModelRef,
@@ -18,8 +18,8 @@ use std::{
     time::Instant,
 };
 use table::{
-    DECODE, END_TO_END, INFERENCE, INTER_TOKEN, PREFILL, QUEUE, READINGS, REASONS, Reading,
-    SUCCESS, TIME_TO_FIRST_TOKEN, kv_share,
+    DECODE, END_TO_END, INFERENCE, INTER_TOKEN, PREFILL, PREFIX_MISSES, QUEUE, READINGS, REASONS,
+    Reading, SUCCESS, TIME_TO_FIRST_TOKEN, kv_share,
 };
 
 /// The histograms and counters of one served model.
@@ -51,6 +51,13 @@ impl BackendMetrics {
                 emit(&[&engine.info().id], read(engine.stats()));
             })?;
         }
+        let misses = engine.clone();
+        metrics.registry().read_at_scrape(PREFIX_MISSES, move |emit| {
+            for why in Miss::ALL {
+                let tokens = misses.stats().prefix_missed_tokens_total(why);
+                emit(&[&misses.info().id, why.label()], tokens as f64);
+            }
+        })?;
         Ok(Arc::new(Self::of(metrics, &engine.info().id)?))
     }
 
@@ -185,6 +192,7 @@ mod tests {
         BackendMetrics::of(&node, "a-model").expect("each name once");
         let mut registered = node.registry().described();
         registered.extend(READINGS.map(|reading| reading.metric));
+        registered.push(PREFIX_MISSES);
         let mut table = METRICS.to_vec();
         registered.sort_by_key(|metric| metric.name);
         table.sort_by_key(|metric| metric.name);

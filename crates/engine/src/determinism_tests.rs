@@ -30,7 +30,7 @@ use std::time::{Duration, Instant, SystemTime};
 const PROMPT_MAX: usize = 150;
 const ANSWER_MAX: usize = 60;
 /// Seeds after which each thing that shall not matter must have happened.
-const SEEDS_TELLING: u64 = 30;
+const SEEDS_TELLING: u64 = 15;
 
 /// What a request asks for.
 #[derive(Clone)]
@@ -196,7 +196,8 @@ fn request(rng: &mut Rng, texts: &[Vec<u32>]) -> Request {
         ..SamplingParams::default()
     };
     let salt = CacheSalt::of(&[rng.u8(..2)]);
-    let terms = Terms { priority: rng.i32(-1..=1), salt, ..Terms::default() };
+    let whole = rng.u8(..8) == 0;
+    let terms = Terms { priority: rng.i32(-1..=1), salt, whole, ..Terms::default() };
     Request { prompt, max_tokens: rng.usize(1..=ANSWER_MAX), sampling, terms }
 }
 

@@ -37,6 +37,9 @@ pub struct Terms {
     pub deadline: Option<Instant>,
     /// With whom it shares cached blocks.
     pub salt: CacheSalt,
+    /// Each of its tokens is to be computed, also those that the cache holds: for the log-probabilities of a
+    /// prompt.
+    pub whole: bool,
 }
 
 /// One sequence's part of a step.

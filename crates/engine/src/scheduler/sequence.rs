@@ -93,7 +93,7 @@ impl Sequence {
     pub(super) fn catch_up(&mut self) {
         let known = self.tokens.len() - 1;
         // A decoding sequence has nothing to gain.
-        if self.pending() > 1 && self.table.reuse(&self.tokens[..known]) {
+        if !self.terms.whole && self.pending() > 1 && self.table.reuse(&self.tokens[..known]) {
             self.found_from.get_or_insert(self.computed);
             self.computed = self.computed.max(self.table.shared_tokens());
         }
