@@ -5,7 +5,7 @@
 //! Runs for `INFERNO_DETERMINISM_SECONDS` (20 by default). A failure names its seed;
 //! `INFERNO_DETERMINISM_SEED` runs that one alone.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 use crate::batch::Batch;
 use crate::cache::{BLOCK_TOKENS, BlockPool, CacheSalt};
 use crate::gguf::GgufFile;

@@ -9,7 +9,7 @@ const BLOCKS: u32 = 8;
 /// Longest sequence: it alone must fit the pool.
 const LENGTH_MAX: usize = 7 * BLOCK_TOKENS;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Operation {
     /// A prompt of this length, one of a few texts, with a priority, a salt and a deadline in seconds.
     Add {
