@@ -18,6 +18,9 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// The model every test uses.
 pub const MODEL: &str = "smollm2-135m-instruct";
 
+/// The model of the tests of embeddings.
+pub const EMBEDDING_MODEL: &str = "all-minilm-l6-v2";
+
 /// The program under test, which cargo put beside the folder of the test programs.
 pub fn program() -> PathBuf {
     let own = std::env::current_exe().expect("a test program has a path");
@@ -40,13 +43,20 @@ pub fn command(arguments: &[&str]) -> Command {
 /// The path of the model file, pulled once if it is not there, as a user would.
 pub fn model_path() -> PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        let pulled = command(&["model", "pull", MODEL]).output().expect("the program runs");
-        assert!(pulled.status.success(), "{}", String::from_utf8_lossy(&pulled.stderr));
-        let store = inferno_engine::store::ModelStore::open_default().expect("a model folder");
-        store.resolve(MODEL).expect("just pulled").path
-    })
-    .clone()
+    PATH.get_or_init(|| pulled(MODEL)).clone()
+}
+
+/// The path of the embedding model's directory, likewise.
+pub fn embedding_model_path() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| pulled(EMBEDDING_MODEL)).clone()
+}
+
+fn pulled(name: &str) -> PathBuf {
+    let pulled = command(&["model", "pull", name]).output().expect("the program runs");
+    assert!(pulled.status.success(), "{}", String::from_utf8_lossy(&pulled.stderr));
+    let store = inferno_engine::store::ModelStore::open_default().expect("a model folder");
+    store.resolve(name).expect("just pulled").path
 }
 
 /// Asks until the answer is `Some`.

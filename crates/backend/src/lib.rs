@@ -7,9 +7,10 @@ mod device;
 pub mod exchange;
 pub mod metrics;
 pub mod openai;
+mod served;
 mod server;
 
-use inferno_engine::{Engine, EngineOptions, ModelSource, STEP_TOKENS_MAX, store::ModelStore};
+use inferno_engine::{EngineOptions, STEP_TOKENS_MAX, store::ModelStore};
 use inferno_shared::{
     Config, MetricsCollector, OperationsServer,
     config::keys,
@@ -27,6 +28,7 @@ use inferno_shared::{
     vitals::ServiceState,
 };
 use metrics::BackendMetrics;
+use served::Served;
 use server::Service;
 use std::{
     net::{SocketAddr, TcpListener},
@@ -102,7 +104,7 @@ pub struct RunningBackend {
     pub traffic: SocketAddr,
     /// Where the operations server answers.
     pub operations: SocketAddr,
-    engine: Engine,
+    served: Served,
     collector: Arc<MetricsCollector>,
     leases: Leases,
     stop: watch::Sender<bool>,
@@ -128,12 +130,12 @@ pub async fn start(config: &Config) -> Result<RunningBackend, BackendError> {
     let (introductions, introduced) = introductions();
     let operations =
         operations_server(config, &node, &collector, introductions, operations).await?;
-    let (engine, model) = load(config).await?;
-    collector.on_vitals(metrics::fill_vitals(&engine, &model));
-    let stalled = engine.clone();
+    let (served, model) = load(config).await?;
+    collector.on_vitals(metrics::fill_vitals(&served, &model));
+    let stalled = served.clone();
     collector.set_stall_probe(move || stalled.is_stalled(STALL_AFTER));
     let observed = telemetry::register_metrics(collector.registry())
-        .and_then(|()| BackendMetrics::register(&collector, &engine))
+        .and_then(|()| BackendMetrics::register(&collector, &served))
         .map_err(|error| BackendError::Internal(error.to_string()))?;
     let token = Token::new(random_hex(32));
     let address = traffic.local_addr()?;
@@ -143,27 +145,27 @@ pub async fn start(config: &Config) -> Result<RunningBackend, BackendError> {
         traffic: address,
         operations: operations.bind_addr(),
         advertise: config.backend.advertise.clone(),
-        capabilities: node.capabilities(),
+        capabilities: capabilities(&node, &served),
         models: vec![model],
-        fingerprint: fingerprint_of(&engine),
+        fingerprint: fingerprint_of(&served),
         max_concurrency: u32::try_from(config.backend.max_concurrency).ok(),
         token: Some(token.clone()),
         secrets: node.secrets.clone(),
     };
     let (stop, stopped) = watch::channel(false);
     let service =
-        Service::new(engine.clone(), Arc::clone(&collector), observed, token, &config.backend);
+        Service::new(served.clone(), Arc::clone(&collector), observed, token, &config.backend);
     let server = tokio::spawn(service.serve(traffic, stopped));
     collector.set_state(ServiceState::Ready);
     let leases = Leases::start(announcer, proxies, introduced, operations.connected_peers());
     tracing::info!(
-        traffic = %address, operations = %operations.bind_addr(), model = %engine.info().id,
+        traffic = %address, operations = %operations.bind_addr(), model = %served.info().id,
         load_ms = began.elapsed().as_millis() as u64, "backend ready"
     );
     Ok(RunningBackend {
         traffic: address,
         operations: operations.bind_addr(),
-        engine,
+        served,
         collector,
         leases,
         stop,
@@ -191,7 +193,7 @@ async fn operations_server(
 }
 
 /// Finds the model and loads it, off the threads that serve connections.
-async fn load(config: &Config) -> Result<(Engine, ModelRef), BackendError> {
+async fn load(config: &Config) -> Result<(Served, ModelRef), BackendError> {
     let model = ModelStore::open_default()?.resolve(&config.backend.model)?;
     let options = EngineOptions {
         threads: config
@@ -204,19 +206,27 @@ async fn load(config: &Config) -> Result<(Engine, ModelRef), BackendError> {
         queue_max: config.backend.queue_max,
         ..EngineOptions::default()
     };
-    let served = ModelRef { id: model.id.clone(), sha256: model.sha256.clone() };
-    let source = ModelSource { id: model.id, path: model.path, sha256: model.sha256 };
-    let loading = tokio::task::spawn_blocking(move || Engine::load(source, options));
-    let engine = loading.await.map_err(|error| BackendError::Internal(error.to_string()))??;
-    for line in &engine.info().budget {
+    let named = ModelRef { id: model.id.clone(), sha256: model.sha256.clone() };
+    if model.makes_embeddings() && config.backend.kv_memory.is_some() {
+        tracing::info!("an embedding model has no KV cache: backend.kv_memory is without effect");
+    }
+    let loading = tokio::task::spawn_blocking(move || Served::load(model, options));
+    let served = loading.await.map_err(|error| BackendError::Internal(error.to_string()))??;
+    for line in &served.info().budget {
         tracing::info!(bytes = line.bytes, "memory: {}", line.name);
     }
-    Ok((engine, served))
+    Ok((served, named))
 }
 
-fn fingerprint_of(engine: &Engine) -> Box<dyn Fn() -> Option<String> + Send + Sync> {
-    let engine = engine.clone();
-    Box::new(move || engine.fingerprint().map(|fingerprint| fingerprint.to_string()))
+/// What it tells proxies it can do.
+fn capabilities(node: &Node, served: &Served) -> Vec<String> {
+    let own = served.capabilities().iter().map(|word| (*word).to_owned());
+    node.capabilities().into_iter().chain(own).collect()
+}
+
+fn fingerprint_of(served: &Served) -> Box<dyn Fn() -> Option<String> + Send + Sync> {
+    let served = served.clone();
+    Box::new(move || served.fingerprint().map(|fingerprint| fingerprint.to_string()))
 }
 
 /// A loopback address told to a proxy on another machine leads nowhere: say so at the start.
@@ -265,7 +275,7 @@ pub fn check_model(config: &Config) -> Result<(), BackendError> {
 impl RunningBackend {
     /// Resolves if the engine fails for everyone: the process must then end, and not with success.
     pub async fn failed(&self) -> String {
-        self.engine.failed().await
+        self.served.failed().await
     }
 
     /// Tells every proxy, finishes what runs within the drain timeout, says goodbye.
@@ -279,7 +289,7 @@ impl RunningBackend {
             tracing::warn!(requests, "the drain timeout is over; these requests are cut");
         }
         self.leases.leave().await;
-        self.engine.shutdown();
+        self.served.shutdown();
         if !self.server.is_finished() {
             // The engine has told those that are cut. Their clients hear it too, and so does the log.
             drop(tokio::time::timeout(CUT_PATIENCE, self.server).await);

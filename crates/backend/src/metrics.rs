@@ -5,7 +5,8 @@ mod table;
 
 pub use table::METRICS;
 
-use inferno_engine::{Engine, Finish, FinishReason, Miss};
+use crate::served::Served;
+use inferno_engine::{Finish, FinishReason, Miss};
 use inferno_shared::{
     MetricsCollector,
     membership::ModelRef,
@@ -37,28 +38,28 @@ pub struct BackendMetrics {
 }
 
 impl BackendMetrics {
-    /// Registers them, and the engine's own numbers, for `engine`'s model.
+    /// Registers them, and the engine's own numbers, for the model `served`.
     ///
     /// # Errors
     /// If a name is taken, which would be a mistake of ours.
     pub fn register(
         metrics: &MetricsCollector,
-        engine: &Engine,
+        served: &Served,
     ) -> Result<Arc<Self>, prometheus::Error> {
         for Reading { metric, read } in READINGS {
-            let engine = engine.clone();
+            let served = served.clone();
             metrics.registry().read_at_scrape(metric, move |emit| {
-                emit(&[&engine.info().id], read(engine.stats()));
+                emit(&[&served.info().id], read(served.stats()));
             })?;
         }
-        let misses = engine.clone();
+        let misses = served.clone();
         metrics.registry().read_at_scrape(PREFIX_MISSES, move |emit| {
             for why in Miss::ALL {
                 let tokens = misses.stats().prefix_missed_tokens_total(why);
                 emit(&[&misses.info().id, why.label()], tokens as f64);
             }
         })?;
-        Ok(Arc::new(Self::of(metrics, &engine.info().id)?))
+        Ok(Arc::new(Self::of(metrics, &served.info().id)?))
     }
 
     fn of(metrics: &MetricsCollector, model: &str) -> Result<Self, prometheus::Error> {
@@ -85,15 +86,20 @@ impl BackendMetrics {
 
     /// Follows one request.
     pub fn observe(self: &Arc<Self>, guard: RequestGuard) -> Observer {
-        Observer { metrics: Arc::clone(self), guard, last_token: None }
+        Observer { metrics: Arc::clone(self), guard, last_tokens: Vec::new() }
     }
 }
 
 /// What happened to an observed request.
 #[derive(Clone, Copy, Debug)]
 pub enum Observed<'a> {
-    /// So many tokens came.
-    Tokens(usize),
+    /// Tokens came.
+    Tokens {
+        /// For which choice.
+        choice: usize,
+        /// How many.
+        count: usize,
+    },
     /// It ended as it should.
     Finish(&'a Finish),
     /// It failed in the middle of its answer.
@@ -107,28 +113,36 @@ pub enum Observed<'a> {
 pub struct Observer {
     metrics: Arc<BackendMetrics>,
     guard: RequestGuard,
-    last_token: Option<Instant>,
+    /// When the last token of each choice came.
+    last_tokens: Vec<Option<Instant>>,
 }
 
 impl Observer {
     /// Notes what happened, now.
     pub fn saw(&mut self, observed: Observed<'_>) {
         match observed {
-            Observed::Tokens(count) => self.tokens(count),
+            Observed::Tokens { choice, count } => self.tokens(choice, count),
             Observed::Finish(finish) => self.finish(finish),
             Observed::Failure => self.guard.failed(),
             Observed::Refused(status) => self.guard.answered(status.as_u16()),
         }
     }
 
-    fn tokens(&mut self, count: usize) {
+    fn tokens(&mut self, choice: usize, count: usize) {
         let now = Instant::now();
-        match self.last_token.replace(now) {
-            None => self.metrics.time_to_first_token.observe(self.guard.elapsed().as_secs_f64()),
+        let is_first = self.last_tokens.is_empty();
+        if self.last_tokens.len() <= choice {
+            self.last_tokens.resize(choice + 1, None);
+        }
+        match self.last_tokens[choice].replace(now) {
             Some(last) => {
                 let each = now.duration_since(last).as_secs_f64() / count.max(1) as f64;
                 (0..count).for_each(|_| self.metrics.inter_token.observe(each));
             }
+            None if is_first => {
+                self.metrics.time_to_first_token.observe(self.guard.elapsed().as_secs_f64());
+            }
+            None => {}
         }
     }
 
@@ -167,18 +181,18 @@ impl Rate {
 
 /// Fills the vitals that only a backend has.
 pub fn fill_vitals(
-    engine: &Engine,
+    served: &Served,
     model: &ModelRef,
 ) -> impl Fn(&mut NodeVitals) + Send + Sync + 'static {
-    let (engine, model) = (engine.clone(), model.clone());
+    let (served, model) = (served.clone(), model.clone());
     let rate = Rate(Mutex::new((Instant::now(), 0, 0.0)));
     move |vitals| {
-        let stats = engine.stats();
+        let stats = served.stats();
         vitals.queue_depth = stats.waiting();
         vitals.kv_cache_usage = 100.0 * kv_share(stats);
         vitals.tokens_per_second = rate.of(stats.generation_tokens_total());
         vitals.models = vec![model.clone()];
-        vitals.fingerprint = engine.fingerprint().map(|fingerprint| fingerprint.to_string());
+        vitals.fingerprint = served.fingerprint().map(|fingerprint| fingerprint.to_string());
     }
 }
 

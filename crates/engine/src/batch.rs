@@ -1,7 +1,6 @@
 //! One step as the model sees it: a flat list of rows over all sequences.
 
 use crate::scheduler::{Scheduler, SequenceId, Step};
-use inferno_kernels::cpu::RowPlace;
 
 /// A ragged batch. Row `r` is token `tokens[r]` at `positions[r]` of the sequence whose blocks are
 /// `tables[sequences[r]]`.
@@ -68,16 +67,5 @@ impl Batch {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
-    }
-
-    /// Where each row stands in the cache.
-    #[must_use]
-    pub fn places(&self) -> Vec<RowPlace<'_>> {
-        let rows = self.sequences.iter().zip(&self.positions);
-        rows.map(|(sequence, position)| RowPlace {
-            blocks: &self.tables[*sequence],
-            position: *position,
-        })
-        .collect()
     }
 }

@@ -12,7 +12,7 @@ use crate::gguf::GgufFile;
 use crate::model::Decoder;
 use crate::request::SamplingParams;
 use crate::runner::Runner;
-use crate::sampling::{History, Key, Sampler, logprobs};
+use crate::sampling::{History, Key, Restrictions, Sampler, Scratch, logprobs};
 use crate::scheduler::{Scheduler, SequenceId, Terms};
 use crate::testing::TinyModel;
 use crate::tokenizer::Tokenizer;
@@ -107,6 +107,7 @@ impl<'m> Subject<'m> {
         let mut file = GgufFile::open(&model.path).unwrap().unwrap();
         let decoder = Decoder::load(&mut file).unwrap();
         let cpu = Cpu::with_level(threads, level).unwrap();
+        cpu.repack(decoder.weights());
         let pool = BlockPool::new(blocks as u32);
         Self {
             model,
@@ -167,7 +168,16 @@ impl<'m> Subject<'m> {
 impl Live {
     fn draw(&mut self, logits: &[f32], tokenizer: &Tokenizer, level: Level) -> Drawn {
         let position = self.prompt + self.drawn.len();
-        let token = self.sampler.sample(logits, &self.history, position, &mut Vec::new()).unwrap();
+        let token = self
+            .sampler
+            .sample(
+                logits,
+                &self.history,
+                Restrictions::default(),
+                position,
+                &mut Scratch::default(),
+            )
+            .unwrap();
         self.history.push(token);
         let mut hash = DefaultHasher::new();
         logits.iter().for_each(|logit| logit.to_bits().hash(&mut hash));
@@ -196,8 +206,8 @@ fn request(rng: &mut Rng, texts: &[Vec<u32>]) -> Request {
         ..SamplingParams::default()
     };
     let salt = CacheSalt::of(&[rng.u8(..2)]);
-    let whole = rng.u8(..8) == 0;
-    let terms = Terms { priority: rng.i32(-1..=1), salt, whole, ..Terms::default() };
+    let computes_all = rng.u8(..8) == 0;
+    let terms = Terms { priority: rng.i32(-1..=1), salt, computes_all, ..Terms::default() };
     Request { prompt, max_tokens: rng.usize(1..=ANSWER_MAX), sampling, terms }
 }
 

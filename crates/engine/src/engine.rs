@@ -4,6 +4,7 @@ use crate::cache::BlockPool;
 use crate::error::{LoadError, PromptError, SubmitError, panic_message};
 use crate::events;
 use crate::generation::Active;
+use crate::grammar::{Grammar, GrammarError, GrammarSource, Grammars};
 use crate::load::{Loaded, TemplateAbsence, load};
 use crate::numerics::Fingerprint;
 use crate::request::{Generation, GenerationRequest};
@@ -21,6 +22,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// The stack of the engine's thread: following a grammar recurses as deep as its regular expressions nest.
+const STACK_BYTES: usize = 32 << 20;
 
 /// Where a model comes from.
 #[derive(Clone, Debug)]
@@ -123,6 +127,7 @@ pub struct Engine {
 struct Inner {
     info: ModelInfo,
     tokenizer: Arc<Tokenizer>,
+    grammars: Grammars,
     template: Result<Template, TemplateAbsence>,
     fingerprint: Arc<OnceLock<Fingerprint>>,
     stats: Arc<EngineStats>,
@@ -181,10 +186,12 @@ impl Engine {
         };
         // Linux shows fifteen bytes of it.
         let name = format!("engine {}", loaded.info.id);
-        let thread = thread::Builder::new().name(name).spawn(move || worker.run());
+        let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES);
+        let thread = thread.spawn(move || worker.run());
         let inner = Inner {
             info: loaded.info,
             tokenizer,
+            grammars: Grammars::default(),
             template: loaded.template,
             fingerprint: loaded.fingerprint,
             stats,
@@ -240,6 +247,27 @@ impl Engine {
             .unwrap_or_else(|panic| Err(PromptError::Template(panic_message(panic.as_ref()))))
     }
 
+    /// Compiles what an answer is to be. Takes milliseconds, the first time some hundreds: not for a thread that
+    /// serves others.
+    ///
+    /// # Errors
+    /// When the source is wrong, unsupported or beyond a limit.
+    pub fn compile(&self, source: &GrammarSource) -> Result<Grammar, GrammarError> {
+        self.inner.grammars.compile(source, &self.inner.tokenizer)
+    }
+
+    /// The beginning-of-sequence token, if the model has one.
+    #[must_use]
+    pub fn bos(&self) -> Option<u32> {
+        self.inner.tokenizer.bos()
+    }
+
+    /// The bytes of a token; none for an id that does not exist.
+    #[must_use]
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        self.inner.tokenizer.bytes(id)
+    }
+
     /// Puts a request into the queue.
     ///
     /// # Errors
@@ -254,7 +282,7 @@ impl Engine {
             priority: request.priority,
             deadline: request.deadline,
             salt: request.cache_salt.unwrap_or_default(),
-            whole: false,
+            computes_all: request.prompt_logprobs.is_some(),
         };
         let (sender, events) = events::channel(inner.inbox.clone());
         let (active, prompt) = Active::new(request, limit, sender, Instant::now(), inner.level);

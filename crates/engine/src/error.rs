@@ -65,6 +65,9 @@ pub enum LoadError {
     /// The sha256 that came with the source is not 64 hexadecimal digits.
     #[error("the model's sha256 {0:?} is not 64 hexadecimal digits")]
     Hash(String),
+    /// The directory of an encoder.
+    #[error(transparent)]
+    Encoder(#[from] crate::embed::EncoderError),
     /// The operating system refused a thread.
     #[error("cannot start the engine's threads: {0}")]
     Threads(std::io::Error),

@@ -16,11 +16,13 @@ pub mod cache;
 pub mod catalogue;
 #[cfg(test)]
 mod determinism_tests;
+pub mod embed;
 mod engine;
 mod error;
 mod events;
 mod generation;
 pub mod gguf;
+mod grammar;
 mod load;
 mod memory;
 pub mod model;
@@ -28,6 +30,7 @@ mod numerics;
 pub mod output;
 mod request;
 pub mod runner;
+pub mod safetensors;
 pub mod sampling;
 pub mod scheduler;
 mod stats;
@@ -40,14 +43,19 @@ mod warm;
 mod worker;
 
 pub use cache::{CacheSalt, Miss};
+pub use embed::{Embedded, Embedder};
 pub use engine::{BudgetLine, Engine, EngineOptions, ModelInfo, ModelSource};
 pub use error::{GenerationError, LoadError, ModelFileError, PromptError, SubmitError};
+pub use grammar::{
+    CHOICES_MAX, GRAMMAR_DEPTH_MAX, Grammar, GrammarError, GrammarSource, LARK_BYTES_MAX,
+    REGEX_BYTES_MAX, SCHEMA_BYTES_MAX,
+};
 pub use load::{Survey, survey};
 pub use numerics::{ARITHMETIC, Fingerprint, NUMERICS_VERSION};
 pub use request::{
     Finish, FinishReason, Generation, GenerationEvent, GenerationRequest, LOGIT_BIAS_MAX,
-    LOGPROBS_MAX, STOP_BYTES_MAX, STOPS_MAX, SamplingParams, Timings, TokenChance, TokenEvent,
-    TokenLogprob,
+    LOGPROBS_MAX, STOP_BYTES_MAX, STOP_TOKENS_MAX, STOPS_MAX, SamplingParams, Timings, TokenChance,
+    TokenEvent, TokenLogprob,
 };
 pub use stats::EngineStats;
 pub use template::{Chat, Message};

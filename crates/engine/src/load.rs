@@ -7,7 +7,7 @@ use crate::gguf::GgufFile;
 use crate::memory::{self, Needs};
 use crate::model::{Decoder, Scratch};
 use crate::numerics::{Fingerprint, parse_sha256};
-use crate::runner::Runner;
+use crate::runner::{Runner, SCORED_ROWS};
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
 use crate::worker::STEP_TOKENS_MAX;
@@ -45,7 +45,7 @@ pub(crate) fn load(source: &ModelSource, options: &EngineOptions) -> Result<Load
     let template = template(&file, &tokenizer, &source.path)?;
     let decoder = Decoder::load(&mut file).map_err(|error| error.at(&source.path))?;
     let context = context_length(&decoder, options);
-    let needs = needs(&decoder, &file, context, options);
+    let needs = needs(&decoder, context, options);
     let blocks = needs.blocks(options.kv_bytes, memory::available())?;
     let mut info = info(source, options, &file, &decoder, context);
     info.budget = budget(&needs, blocks);
@@ -53,6 +53,7 @@ pub(crate) fn load(source: &ModelSource, options: &EngineOptions) -> Result<Load
     info.eos = tokenizer.eos().to_vec();
     info.has_chat_template = template.is_ok();
     let cpu = Cpu::with_level(options.threads, options.level).map_err(LoadError::Threads)?;
+    cpu.repack(decoder.weights());
     let runner = Runner::new(cpu, decoder, blocks as usize);
     let fingerprint = fingerprint(source.sha256.as_deref(), file.bytes(), context)?;
     Ok(Loaded { info, runner, blocks, tokenizer, template, fingerprint })
@@ -71,18 +72,21 @@ pub struct Survey {
     pub available_bytes: u64,
 }
 
-/// Finds out whether the model at `path` could be loaded with `options`, and what it would take. Maps the
-/// file and reads its metadata; starts nothing.
+/// Finds out whether the model at `path`, a GGUF file or the directory of an encoder, could be loaded with
+/// `options`, and what it would take. Maps the file and reads its metadata; starts nothing.
 ///
 /// # Errors
 /// As [`Engine::load`](crate::Engine::load), as far as the file, the processor and the memory are the reason.
 pub fn survey(path: &Path, options: &EngineOptions) -> Result<Survey, LoadError> {
     require_vectors()?;
+    if path.is_dir() {
+        return Ok(crate::embed::survey(path, options)?);
+    }
     let mut file = open(path)?;
     let decoder = Decoder::load(&mut file).map_err(|error| error.at(path))?;
     let context_length = context_length(&decoder, options);
     let available = memory::available();
-    let needs = needs(&decoder, &file, context_length, options);
+    let needs = needs(&decoder, context_length, options);
     let blocks = needs.blocks(options.kv_bytes, available)?;
     Ok(Survey {
         architecture: decoder.config().architecture.clone(),
@@ -98,7 +102,7 @@ fn context_length(decoder: &Decoder, options: &EngineOptions) -> usize {
     options.context_max.map_or(trained, |most| most.clamp(1, trained))
 }
 
-/// On x86-64, candle-core's dot products have other bits without AVX2, and nothing is quick.
+/// On x86-64, nothing is quick without AVX2.
 fn require_vectors() -> Result<(), LoadError> {
     if cfg!(target_arch = "x86_64") && Level::available().len() < 2 {
         let what = "this processor, which has no AVX2, FMA and F16C,".into();
@@ -128,12 +132,13 @@ fn template(
 }
 
 /// What the model takes of the memory.
-fn needs(decoder: &Decoder, file: &GgufFile, context: usize, options: &EngineOptions) -> Needs {
+fn needs(decoder: &Decoder, context: usize, options: &EngineOptions) -> Needs {
     let (config, vocab) = (decoder.config(), decoder.vocab());
     let sequences = options.concurrency();
+    let sampled = sequences.max(SCORED_ROWS);
     Needs {
-        weights: file.bytes().len() as u64,
-        activations: Scratch::bytes(config, vocab, STEP_TOKENS_MAX, sequences) as u64,
+        weights: decoder.weight_bytes(),
+        activations: Scratch::bytes(config, vocab, STEP_TOKENS_MAX, sampled) as u64,
         block: decoder.kv_shape().block_bytes() as u64,
         sequence_blocks: context.div_ceil(BLOCK_TOKENS) as u64,
         context,
@@ -165,7 +170,7 @@ fn info(
 
 fn budget(needs: &Needs, blocks: u32) -> Vec<BudgetLine> {
     let lines = [
-        ("weights (mapped, shared)", needs.weights),
+        ("weights (repacked)", needs.weights),
         ("KV cache (taken as used)", u64::from(blocks) * needs.block),
         ("activations (at most)", needs.activations),
         ("the rest of the process (at most)", memory::REST_BYTES),

@@ -208,9 +208,14 @@ impl EngineStats {
         recount(&self.waiting_tokens, before.tokens, now.tokens);
     }
 
+    /// Writes how many requests have a slot.
+    pub(crate) fn set_running(&self, requests: usize) {
+        self.running.store(requests as u64, Relaxed);
+    }
+
     /// Writes what the scheduler and its pool say; the queue apart, see [`EngineStats::recount`].
     pub(crate) fn publish(&self, scheduler: &Scheduler, pool: &BlockPool) {
-        self.running.store(scheduler.running() as u64, Relaxed);
+        self.set_running(scheduler.running());
         self.paused.store(scheduler.paused() as u64, Relaxed);
         self.kv_blocks_used.store((pool.total() - pool.available()) as u64, Relaxed);
         self.kv_blocks_kept.store(pool.kept() as u64, Relaxed);

@@ -5,13 +5,13 @@
 //! NAME.gguf                 the model
 //! NAME.gguf.json            its manifest, written last: the file is whole and its hash was checked
 //! NAME.gguf.partial         a download under way or broken off (the operator command's business)
+//! NAME, NAME.json, …        the same of a model that is a directory of files
 //! ```
 //! The manifest is what makes a start fast: the weights' hash, part of the fingerprint, is read
 //! from it instead of from the whole file. A file without a manifest works as well; the engine
 //! hashes it in the background. The folder may be mounted read-only: nothing here writes but
 //! [`ModelStore::write_manifest`].
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::catalogue::{self, CATALOGUE, CatalogueEntry};
@@ -22,7 +22,9 @@ mod manifest;
 mod tests;
 
 pub use error::StoreError;
-pub use manifest::{Manifest, hex, read_manifest, sha256_of};
+pub use manifest::{
+    FOLDER_FILES, Manifest, bytes_of, hex, is_folder, listing_sha256, read_manifest, sha256_of,
+};
 use manifest::{manifest_owner, manifest_paths};
 
 /// A model that can be loaded.
@@ -30,10 +32,19 @@ use manifest::{manifest_owner, manifest_paths};
 pub struct ResolvedModel {
     /// What the API calls it.
     pub id: String,
-    /// The GGUF file.
+    /// The GGUF file, or the directory of an encoder.
     pub path: PathBuf,
     /// The weights' hash as the manifest has it; `None` if nobody has hashed this file yet.
     pub sha256: Option<String>,
+}
+
+impl ResolvedModel {
+    /// Whether it makes embeddings, for [`crate::Embedder`], and not text, for [`crate::Engine`]. Encoders come as
+    /// directories, everything else as files.
+    #[must_use]
+    pub fn makes_embeddings(&self) -> bool {
+        is_folder(&self.path)
+    }
 }
 
 /// One line of the model list.
@@ -119,8 +130,8 @@ impl ModelStore {
         self.root.join(file_name)
     }
 
-    /// What a name from the catalogue, the name of a pulled model, or the path of a GGUF file
-    /// (anything with a `/` or the ending `.gguf`) stands for.
+    /// What a name from the catalogue, the name of a pulled model, or the path of a GGUF file or model
+    /// directory (anything with a `/` or the ending `.gguf`) stands for.
     ///
     /// # Errors
     /// A sentence with the way out: [`StoreError::Unknown`], [`StoreError::NotPulled`],
@@ -161,6 +172,7 @@ impl ModelStore {
     ) -> Result<Verification, StoreError> {
         let (_, path) = self.locate(name_or_path)?;
         let expected = match self.pinned(&path) {
+            Some(entry) if !entry.files.is_empty() => return verify_files(path, entry, progress),
             Some(entry) => Some(entry.sha256.to_owned()),
             None => read_manifest(&path)?.map(|manifest| manifest.sha256),
         };
@@ -180,8 +192,9 @@ impl ModelStore {
     /// The id and path of an existing file.
     fn locate(&self, name_or_path: &str) -> Result<(String, PathBuf), StoreError> {
         if is_path(name_or_path) {
-            let path = PathBuf::from(name_or_path);
-            return match path.is_file() {
+            // Through its components, so that a last `/` does not part a directory from its manifest.
+            let path: PathBuf = Path::new(name_or_path).components().collect();
+            return match is_there(&path) {
                 true => Ok((model_id(&path), path)),
                 false => Err(StoreError::NoSuchFile { path }),
             };
@@ -191,7 +204,7 @@ impl ModelStore {
             Some(entry) => self.path(entry.file_name),
             None => self.pulled_under(&name)?,
         };
-        match path.is_file() {
+        match is_there(&path) {
             true => Ok((name, path)),
             false => Err(StoreError::NotPulled { name, path }),
         }
@@ -218,7 +231,7 @@ impl ModelStore {
 
     fn listed_entry(&self, entry: &CatalogueEntry) -> ListedModel {
         let path = self.path(entry.file_name);
-        let state = match path.is_file() {
+        let state = match is_there(&path) {
             false => ModelState::Absent,
             true => state_of(&path, Some(entry.bytes)),
         };
@@ -234,10 +247,11 @@ impl ModelStore {
     }
 }
 
-/// What the API calls the model in this file: the file's stem in lower case, with everything
-/// outside `[a-z0-9._-]` replaced by `-`.
+/// What the API calls the model in this file or directory: the file's stem or the directory's name in lower
+/// case, with everything outside `[a-z0-9._-]` replaced by `-`.
 pub fn model_id(path: &Path) -> String {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+    let stem = if is_folder(path) { path.file_name() } else { path.file_stem() };
+    let stem = stem.unwrap_or_default().to_string_lossy().to_lowercase();
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let id: String = stem.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
     match id.trim_matches(['-', '.']) {
@@ -258,10 +272,32 @@ fn is_path(name_or_path: &str) -> bool {
     name_or_path.contains('/') || name_or_path.to_ascii_lowercase().ends_with(".gguf")
 }
 
+fn is_there(path: &Path) -> bool {
+    path.is_file() || is_folder(path)
+}
+
+/// Names the first file of a directory that is not the one that the catalogue pins.
+fn verify_files(
+    folder: PathBuf,
+    entry: &CatalogueEntry,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Verification, StoreError> {
+    let mut before = 0;
+    for file in entry.files {
+        let path = folder.join(file.name);
+        let found = sha256_of(&path, &mut |bytes| progress(before + bytes))?;
+        if found != file.sha256 {
+            return Ok(Verification { path, expected: file.sha256.to_owned(), found });
+        }
+        before += file.bytes;
+    }
+    // The list of these hashes has the entry's, by the catalogue's own test.
+    let (expected, found) = (entry.sha256.to_owned(), entry.sha256.to_owned());
+    Ok(Verification { path: folder, expected, found })
+}
+
 fn check_size(path: &Path, expected: Option<u64>) -> Result<(), StoreError> {
-    let found = fs::metadata(path)
-        .map_err(|source| StoreError::Io { action: "read", path: path.to_owned(), source })?
-        .len();
+    let found = bytes_of(path)?;
     match expected {
         Some(expected) if expected != found => {
             Err(StoreError::WrongSize { path: path.to_owned(), expected, found })

@@ -8,9 +8,10 @@ use crate::batch::Batch;
 use crate::cache::BlockPool;
 use crate::error::{GenerationError, panic_message};
 use crate::generation::{Active, Next};
-use crate::runner::Runner;
+use crate::runner::{Runner, SCORED_ROWS};
+use crate::sampling;
 use crate::scheduler::cost::{StepCost, Work};
-use crate::scheduler::{Scheduler, SequenceId, Step, Terms};
+use crate::scheduler::{Entry, Scheduler, SequenceId, Step, Terms};
 use crate::stats::{EngineStats, Place, Queued};
 use crate::tokenizer::Tokenizer;
 use std::collections::{BTreeMap, HashMap};
@@ -72,7 +73,7 @@ pub(crate) struct Worker {
 pub(crate) struct StepScratch {
     batch: Batch,
     sampling: Vec<SequenceId>,
-    adjusted: Vec<f32>,
+    sampler: sampling::Scratch,
 }
 
 impl Worker {
@@ -185,11 +186,18 @@ impl Worker {
         }
         let started = Instant::now();
         self.note_start(&step, started);
-        let StepScratch { mut batch, mut sampling, mut adjusted } =
+        let StepScratch { mut batch, mut sampling, mut sampler } =
             std::mem::take(&mut self.scratch);
         batch.fill(&self.scheduler, &step, &mut sampling);
         let vocab = self.runner.decoder().vocab();
-        let logits = self.runner.step(&batch);
+        let logits = match self.scores(&step) {
+            false => self.runner.step(&batch),
+            true => {
+                self.runner.step(&batch);
+                self.score(&step);
+                self.runner.logits(&batch.sampled)
+            }
+        };
         let now = Instant::now();
         let mut work = Work::default();
         step.entries.iter().for_each(|entry| work.add(&entry.tokens));
@@ -198,7 +206,7 @@ impl Worker {
         for (id, logits) in sampling.iter().zip(logits.chunks_exact(vocab)) {
             let Some(active) = self.active.get_mut(id) else { continue };
             active.cached_tokens = self.scheduler.cached_tokens(*id);
-            match advance(active, logits, &mut adjusted, &self.tokenizer, &self.stats, now) {
+            match advance(active, logits, &mut sampler, &self.tokenizer, &self.stats, now) {
                 Next::Continue(token) => {
                     self.scheduler.append(*id, token);
                     if !active.has_room() && active.park() {
@@ -212,10 +220,35 @@ impl Worker {
                 }
             }
         }
-        self.scratch = StepScratch { batch, sampling, adjusted };
+        self.scratch = StepScratch { batch, sampling, sampler };
         self.stats.steps.fetch_add(1, Relaxed);
         self.stats.progress();
         self.publish();
+    }
+
+    /// Whether the step computes a part of a prompt whose log-probabilities are asked for.
+    fn scores(&self, step: &Step) -> bool {
+        let unscored = |entry: &Entry| Some(self.active.get(&entry.id)?.unscored(&entry.tokens));
+        step.entries.iter().filter_map(unscored).any(|positions| !positions.is_empty())
+    }
+
+    /// Gives the log-probabilities of prompts to those who asked for them, a few rows at a time: all rows of a
+    /// step at once could need a gigabyte.
+    fn score(&mut self, step: &Step) {
+        let (vocab, mut row) = (self.runner.decoder().vocab(), 0);
+        for entry in &step.entries {
+            let first_row = row;
+            row += entry.tokens.len();
+            let Some(active) = self.active.get_mut(&entry.id) else { continue };
+            let wanted = active.unscored(&entry.tokens);
+            let rows: Vec<usize> =
+                wanted.map(|position| first_row + position - entry.tokens.start).collect();
+            for rows in rows.chunks(SCORED_ROWS) {
+                for logits in self.runner.logits(rows).chunks_exact(vocab) {
+                    active.score(logits, &self.tokenizer);
+                }
+            }
+        }
     }
 
     fn note_start(&mut self, step: &Step, now: Instant) {
@@ -255,7 +288,7 @@ impl Worker {
 fn advance(
     active: &mut Active,
     logits: &[f32],
-    adjusted: &mut Vec<f32>,
+    scratch: &mut sampling::Scratch,
     tokenizer: &Tokenizer,
     stats: &EngineStats,
     now: Instant,
@@ -264,13 +297,12 @@ fn advance(
     if active.is_fresh() {
         stats.prompt_tokens.fetch_add(active.prompt_tokens() as u64, Relaxed);
     }
+    let before = active.generated();
     let outcome =
-        catch_unwind(AssertUnwindSafe(|| active.advance(logits, adjusted, tokenizer, now)));
+        catch_unwind(AssertUnwindSafe(|| active.advance(logits, scratch, tokenizer, now)));
+    stats.generation_tokens.fetch_add((active.generated() - before) as u64, Relaxed);
     let message = match outcome {
-        Ok(Ok(next)) => {
-            stats.generation_tokens.fetch_add(1, Relaxed);
-            return next;
-        }
+        Ok(Ok(next)) => return next,
         Ok(Err(error)) => error.to_string(),
         Err(panic) => panic_message(panic.as_ref()),
     };

@@ -24,6 +24,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   inferno up                                   the default model, pulled first
   inferno up --model ./my.gguf --backends 1    a file of yours, one backend
+  inferno up --model all-minilm-l6-v2          embeddings instead of text
   inferno up --listen 0.0.0.0:8080             other machines may come
   inferno up --json | jq -r .event             one event a line, for programs
 
@@ -43,7 +44,8 @@ pub(crate) struct UpArgs {
     /// The proxy's operations server [default: operations.addr, 127.0.0.1:6100]
     #[arg(long, value_name = "ADDR")]
     operations: Option<SocketAddr>,
-    /// A name from `inferno model list`, or the path of a GGUF file [default: backend.model]
+    /// A name from `inferno model list`, or the path of a GGUF file or of an encoder's directory [default:
+    /// backend.model]
     #[arg(long, value_name = "NAME|PATH")]
     model: Option<String>,
     /// Threads of each backend [default: the cores divided by the backends]
@@ -78,12 +80,14 @@ pub(crate) fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         listen,
         operations,
         model,
+        embeds: resolved.makes_embeddings(),
         model_id: resolved.id,
         backends,
         threads: args.threads.or(config.backend.threads).unwrap_or((cores / backends).max(1)),
         config: args.config,
         secrets,
         tls: config.operations.tls.clone(),
+        needs_key: config.proxy.keys_file.is_some(),
         human_logs: !args.json && config.log.format == LogFormat::Auto,
     };
     let drain = config.proxy.drain_timeout_ms.max(config.backend.drain_timeout_ms);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use inferno_engine::store::{ModelStore, ResolvedModel, StoreError, Verification};
+use inferno_engine::store::{self, ModelStore, ResolvedModel, StoreError, Verification};
 use inferno_engine::{EngineOptions, LoadError, Survey, catalogue, survey};
 use inferno_shared::Config;
 use inferno_shared::resources::allowed_memory_bytes;
@@ -107,7 +107,7 @@ fn absent(error: &StoreError) -> Finding {
 
 /// Hashes a model of moderate size.
 fn verify(store: &ModelStore, name: &str, path: &Path) -> Option<Result<Verification, StoreError>> {
-    let bytes = std::fs::metadata(path).ok()?.len();
+    let bytes = store::bytes_of(path).ok()?;
     (bytes <= HASHED_BYTES_MAX).then(|| store.verify(name, &mut |_| {}))
 }
 

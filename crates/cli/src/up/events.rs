@@ -22,8 +22,15 @@ pub(crate) enum Event<'a> {
     Restarted { process: &'a str, pid: u32, restarts: u32 },
     /// The proxy sends requests to this backend from now on.
     BackendReady { process: &'a str, address: SocketAddr, after_ms: u64 },
-    /// The first backend serves: the address can be used.
-    Ready { address: SocketAddr, operations: SocketAddr, model: &'a str, backends: usize },
+    /// The first backend serves: the address can be used. `embeds`: for embeddings, and not for text.
+    Ready {
+        address: SocketAddr,
+        operations: SocketAddr,
+        model: &'a str,
+        embeds: bool,
+        backends: usize,
+        needs_key: bool,
+    },
     /// A process ended; without `restart_in_ms` it is not started again.
     Exited { process: &'a str, status: &'a str, restart_in_ms: Option<u64> },
     /// A process that never got ready is left alone.
@@ -128,8 +135,8 @@ fn sentence(event: &Event<'_>) -> String {
             let seconds = *after_ms as f64 / 1000.0;
             format!("{process} {} after {seconds:.2} s at {address}", Styled(GOOD, "ready"))
         }
-        Event::Ready { address, operations, model, .. } => {
-            welcome::text(*address, *operations, model)
+        Event::Ready { address, operations, model, embeds, needs_key, .. } => {
+            welcome::text(*address, *operations, model, *embeds, *needs_key)
         }
         Event::Exited { process, status, restart_in_ms: Some(ms) } => {
             let again = *ms as f64 / 1000.0;
@@ -174,10 +181,12 @@ mod tests {
     #[test]
     fn events_are_json_objects_with_their_name() {
         let address = ([127, 0, 0, 1], 8080).into();
-        let ready = Event::Ready { address, operations: address, model: "m", backends: 2 };
+        let (operations, model, backends) = (address, "m", 2);
+        let ready =
+            Event::Ready { address, operations, model, embeds: false, backends, needs_key: false };
         assert_eq!(
             serde_json::to_string(&ready).expect("JSON"),
-            r#"{"event":"ready","address":"127.0.0.1:8080","operations":"127.0.0.1:8080","model":"m","backends":2}"#
+            r#"{"event":"ready","address":"127.0.0.1:8080","operations":"127.0.0.1:8080","model":"m","embeds":false,"backends":2,"needs_key":false}"#
         );
         let exited =
             Event::Exited { process: "proxy", status: "exit status: 1", restart_in_ms: None };

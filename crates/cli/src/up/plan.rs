@@ -18,6 +18,8 @@ pub(crate) struct Plan {
     pub(crate) model: String,
     /// What the API calls it.
     pub(crate) model_id: String,
+    /// Whether it makes embeddings, and not text.
+    pub(crate) embeds: bool,
     pub(crate) backends: usize,
     /// Threads of each backend.
     pub(crate) threads: usize,
@@ -27,6 +29,8 @@ pub(crate) struct Plan {
     pub(crate) secrets: Secrets,
     /// Of the operations ports.
     pub(crate) tls: TlsConfig,
+    /// Clients need an API key.
+    pub(crate) needs_key: bool,
     /// Log lines for people instead of JSON.
     pub(crate) human_logs: bool,
 }
@@ -135,11 +139,13 @@ mod tests {
             operations: "0.0.0.0:6100".parse().expect("an address"),
             model: "m".to_owned(),
             model_id: "m".to_owned(),
+            embeds: false,
             backends: 2,
             threads: 3,
             config: ConfigArgs { config: None, set: vec!["backend.queue_max=7".to_owned()] },
             secrets: Secrets::default(),
             tls: TlsConfig::default(),
+            needs_key: false,
             human_logs: false,
         }
     }

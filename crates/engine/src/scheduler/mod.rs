@@ -37,9 +37,8 @@ pub struct Terms {
     pub deadline: Option<Instant>,
     /// With whom it shares cached blocks.
     pub salt: CacheSalt,
-    /// Each of its tokens is to be computed, also those that the cache holds: for the log-probabilities of a
-    /// prompt.
-    pub whole: bool,
+    /// Whether all of its prompt is computed, also what the cache holds: for log-probabilities.
+    pub computes_all: bool,
 }
 
 /// One sequence's part of a step.

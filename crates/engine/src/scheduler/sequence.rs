@@ -92,8 +92,11 @@ impl Sequence {
     /// its logits: nobody writes to a block that others may read.
     pub(super) fn catch_up(&mut self) {
         let known = self.tokens.len() - 1;
+        if self.terms.computes_all && self.computed < self.prompt {
+            return;
+        }
         // A decoding sequence has nothing to gain.
-        if !self.terms.whole && self.pending() > 1 && self.table.reuse(&self.tokens[..known]) {
+        if self.pending() > 1 && self.table.reuse(&self.tokens[..known]) {
             self.found_from.get_or_insert(self.computed);
             self.computed = self.computed.max(self.table.shared_tokens());
         }

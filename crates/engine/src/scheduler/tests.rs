@@ -188,7 +188,7 @@ fn a_prompt_whose_own_chances_are_asked_for_is_computed_as_a_whole() {
     let prompt = tokens(3 * BLOCK_TOKENS, 1);
     scheduler.add(SequenceId(1), prompt.clone(), Terms::default());
     scheduler.step(1000);
-    scheduler.add(SequenceId(2), prompt.clone(), Terms { whole: true, ..Terms::default() });
+    scheduler.add(SequenceId(2), prompt.clone(), Terms { computes_all: true, ..Terms::default() });
     assert_eq!(scheduler.step(1000).entries[1].tokens, 0..prompt.len());
     assert_eq!(scheduler.cached_tokens(SequenceId(2)), 0);
     assert_eq!(

@@ -13,7 +13,7 @@ pub enum StoreError {
     #[error("no folder for models: set INFERNO_MODELS to one")]
     NoFolder,
     /// Not a name, and not the path of a file.
-    #[error("no model is called `{name}`{}; known: {}. A path to a .gguf file works too", did_you_mean(nearest), known.join(", "))]
+    #[error("no model is called `{name}`{}; known: {}. A path to a .gguf file or to a directory with config.json and model.safetensors works too", did_you_mean(nearest), known.join(", "))]
     Unknown {
         /// What was asked for.
         name: String,
@@ -30,8 +30,8 @@ pub enum StoreError {
         /// Where it would be.
         path: PathBuf,
     },
-    /// A path at which there is no regular file.
-    #[error("no model file at {}", path.display())]
+    /// A path at which there is neither a regular file nor a directory with a `config.json`.
+    #[error("no model file or directory at {}", path.display())]
     NoSuchFile {
         /// The path asked for.
         path: PathBuf,
