@@ -96,7 +96,7 @@ impl World {
                     priority,
                     deadline: deadline.map(|at| self.start + Duration::from_secs(at)),
                     salt: CacheSalt::of(&[salt]),
-                    computes_all: self.next % 8 == 0,
+                    computes_all: self.next.is_multiple_of(8),
                 };
                 self.scheduler.add(id, tokens(length, text), terms);
                 self.live.insert(id, Seen { priority, deadline, paused: false, was_paused: false });
