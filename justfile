@@ -42,6 +42,10 @@ bench-start *ARGS:
 simulate SEEDS="100000":
     SIMULATION_SEEDS={{SEEDS}} cargo test --release -p inferno-shared --test membership_simulation -- --nocapture
 
+# Same request, same tokens, for so many seconds of random company; `INFERNO_DETERMINISM_SEED=N` runs one seed alone
+determinism SECONDS="300":
+    INFERNO_DETERMINISM_SECONDS={{SECONDS}} cargo test --release -p inferno-engine --lib -- --nocapture determinism_tests
+
 # What `inferno bench` itself costs, against wrk and hey
 bench-load *ARGS:
     cargo bench -p inferno-tests --bench load_generator -- {{ARGS}}

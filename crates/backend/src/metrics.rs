@@ -6,7 +6,7 @@ mod table;
 pub use table::METRICS;
 
 use crate::served::Served;
-use inferno_engine::{Finish, FinishReason};
+use inferno_engine::{Finish, FinishReason, Miss};
 use inferno_shared::{
     MetricsCollector,
     membership::ModelRef,
@@ -19,8 +19,8 @@ use std::{
     time::Instant,
 };
 use table::{
-    DECODE, END_TO_END, INFERENCE, INTER_TOKEN, PREFILL, QUEUE, READINGS, REASONS, Reading,
-    SUCCESS, TIME_TO_FIRST_TOKEN, kv_share,
+    DECODE, END_TO_END, INFERENCE, INTER_TOKEN, PREFILL, PREFIX_MISSES, QUEUE, READINGS, REASONS,
+    Reading, SUCCESS, TIME_TO_FIRST_TOKEN, kv_share,
 };
 
 /// The histograms and counters of one served model.
@@ -52,6 +52,13 @@ impl BackendMetrics {
                 emit(&[&served.info().id], read(served.stats()));
             })?;
         }
+        let misses = served.clone();
+        metrics.registry().read_at_scrape(PREFIX_MISSES, move |emit| {
+            for why in Miss::ALL {
+                let tokens = misses.stats().prefix_missed_tokens_total(why);
+                emit(&[&misses.info().id, why.label()], tokens as f64);
+            }
+        })?;
         Ok(Arc::new(Self::of(metrics, &served.info().id)?))
     }
 
@@ -199,6 +206,7 @@ mod tests {
         BackendMetrics::of(&node, "a-model").expect("each name once");
         let mut registered = node.registry().described();
         registered.extend(READINGS.map(|reading| reading.metric));
+        registered.push(PREFIX_MISSES);
         let mut table = METRICS.to_vec();
         registered.sort_by_key(|metric| metric.name);
         table.sort_by_key(|metric| metric.name);

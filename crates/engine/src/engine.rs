@@ -43,7 +43,8 @@ pub struct ModelSource {
 pub struct EngineOptions {
     /// Threads that compute, at least 1.
     pub threads: usize,
-    /// Bytes for the KV cache; by default a quarter of the memory still available.
+    /// Bytes for the KV cache; by default a share of what the rest of the model leaves: three quarters under a
+    /// memory limit of its own, else a quarter.
     pub kv_bytes: Option<u64>,
     /// Most requests computed together; never more than 512, the rows of a step.
     pub max_concurrency: usize,

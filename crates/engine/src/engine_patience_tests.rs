@@ -68,7 +68,9 @@ fn a_reader_that_never_reads_is_given_up() {
 
 #[test]
 fn a_stalled_reader_that_leaves_is_gone_at_once() {
-    let (engine, unread) = with_stalled_reader(long_options());
+    // Its leaving wakes the engine, for nothing else would in time.
+    let reader_timeout = Duration::from_secs(3_600);
+    let (engine, unread) = with_stalled_reader(EngineOptions { reader_timeout, ..long_options() });
     drop(unread);
     until("nothing is held", || idle(&engine) && engine.stats().paused() == 0);
     assert_eq!(engine.stats().slow_readers_total(), 0);

@@ -34,8 +34,8 @@ pub enum LoadError {
     },
     /// The memory does not suffice. Sizes in bytes.
     #[error(
-        "not enough memory for the KV cache: {needed} bytes hold one sequence of {context} tokens, {available} bytes are {origin}; \
-         lower the context (backend.context_max) or raise the share (backend.kv_memory)"
+        "not enough memory for the KV cache: {needed} bytes hold one sequence of {context} tokens, {available} bytes are {origin}, \
+         {taken} go to weights, activations and the rest; lower the context (backend.context_max) or raise the share (backend.kv_memory)"
     )]
     Memory {
         /// What one sequence of full length needs.
@@ -46,16 +46,21 @@ pub enum LoadError {
         origin: &'static str,
         /// The length of a sequence, in tokens.
         context: usize,
+        /// What weights, activations and the rest of the process need.
+        taken: u64,
     },
     /// The configuration promises the KV cache more memory than there is. Sizes in bytes.
     #[error(
-        "not enough memory for the KV cache: {configured} bytes are configured (backend.kv_memory), {available} bytes are available"
+        "not enough memory for the KV cache: {configured} bytes are configured (backend.kv_memory), {available} bytes are available \
+         beside {taken} for weights, activations and the rest"
     )]
     Overcommitted {
         /// What was asked for.
         configured: u64,
         /// What there is.
         available: u64,
+        /// What weights, activations and the rest of the process need.
+        taken: u64,
     },
     /// The sha256 that came with the source is not 64 hexadecimal digits.
     #[error("the model's sha256 {0:?} is not 64 hexadecimal digits")]

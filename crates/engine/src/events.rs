@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 /// Most events that wait for a client. A sequence that has so many stands still.
 pub(crate) const EVENTS_MAX: usize = 256;
-/// Most events of one token: its text, what was held back, the end, and one to spare.
+/// Most events of one token: the prompt's chances before the first, its text, what was held back, the end.
 const EVENTS_PER_TOKEN: usize = 4;
 /// Room at which a sequence that stood still goes on: half, so that it does not stutter.
 const ROOM_TO_RESUME: usize = EVENTS_MAX / 2;

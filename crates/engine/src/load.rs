@@ -4,7 +4,7 @@ use crate::cache::BLOCK_TOKENS;
 use crate::engine::{BudgetLine, EngineOptions, ModelInfo, ModelSource};
 use crate::error::LoadError;
 use crate::gguf::GgufFile;
-use crate::memory;
+use crate::memory::{self, Needs};
 use crate::model::{Decoder, Scratch};
 use crate::numerics::{Fingerprint, parse_sha256};
 use crate::runner::{Runner, SCORED_ROWS};
@@ -16,13 +16,6 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread;
-
-/// The part of the memory still available that the KV cache takes when no size is given: several engines
-/// may share a host, and each counts what the others have really taken.
-const KV_SHARE: u64 = 4;
-
-/// Most blocks a cache can number.
-const BLOCKS_MAX: u64 = u32::MAX as u64;
 
 /// A model that is ready to run.
 pub(crate) struct Loaded {
@@ -52,8 +45,10 @@ pub(crate) fn load(source: &ModelSource, options: &EngineOptions) -> Result<Load
     let template = template(&file, &tokenizer, &source.path)?;
     let decoder = Decoder::load(&mut file).map_err(|error| error.at(&source.path))?;
     let context = context_length(&decoder, options);
-    let blocks = cache_blocks(&decoder, context, options)?;
-    let mut info = info(source, options, &file, &decoder, context, blocks);
+    let needs = needs(&decoder, context, options);
+    let blocks = needs.blocks(options.kv_bytes, memory::available())?;
+    let mut info = info(source, options, &file, &decoder, context);
+    info.budget = budget(&needs, blocks);
     info.vocab_size = info.vocab_size.min(tokenizer.vocab_size());
     info.eos = tokenizer.eos().to_vec();
     info.has_chat_template = template.is_ok();
@@ -90,12 +85,14 @@ pub fn survey(path: &Path, options: &EngineOptions) -> Result<Survey, LoadError>
     let mut file = open(path)?;
     let decoder = Decoder::load(&mut file).map_err(|error| error.at(path))?;
     let context_length = context_length(&decoder, options);
-    let blocks = cache_blocks(&decoder, context_length, options)?;
+    let available = memory::available();
+    let needs = needs(&decoder, context_length, options);
+    let blocks = needs.blocks(options.kv_bytes, available)?;
     Ok(Survey {
         architecture: decoder.config().architecture.clone(),
         context_length,
-        budget: budget(options, &decoder, blocks),
-        available_bytes: memory::available_bytes(),
+        budget: budget(&needs, blocks),
+        available_bytes: available.bytes,
     })
 }
 
@@ -134,39 +131,28 @@ fn template(
     }))
 }
 
-/// Blocks of the cache: what the options or the machine allow, which must hold one sequence of `context`.
-fn cache_blocks(
-    decoder: &Decoder,
-    context: usize,
-    options: &EngineOptions,
-) -> Result<u32, LoadError> {
-    let block = decoder.kv_shape().block_bytes() as u64;
-    let per_sequence = context.div_ceil(BLOCK_TOKENS) as u64;
-    let free = memory::available_bytes().saturating_sub(decoder.weight_bytes());
-    let (available, origin) = match options.kv_bytes {
-        Some(configured) if configured > free => {
-            return Err(LoadError::Overcommitted { configured, available: free });
-        }
-        Some(configured) => (configured, "configured"),
-        None => (free / KV_SHARE, "a quarter of what is available"),
-    };
-    let useful = per_sequence.saturating_mul(options.concurrency() as u64);
-    let blocks = (available / block).min(useful).min(BLOCKS_MAX);
-    if blocks < per_sequence {
-        let needed = per_sequence.saturating_mul(block);
-        return Err(LoadError::Memory { needed, available, origin, context });
+/// What the model takes of the memory.
+fn needs(decoder: &Decoder, context: usize, options: &EngineOptions) -> Needs {
+    let (config, vocab) = (decoder.config(), decoder.vocab());
+    let sequences = options.concurrency();
+    let sampled = sequences.max(SCORED_ROWS);
+    Needs {
+        weights: decoder.weight_bytes(),
+        activations: Scratch::bytes(config, vocab, STEP_TOKENS_MAX, sampled) as u64,
+        block: decoder.kv_shape().block_bytes() as u64,
+        sequence_blocks: context.div_ceil(BLOCK_TOKENS) as u64,
+        context,
+        sequences: sequences as u64,
     }
-    Ok(blocks as u32)
 }
 
-/// What [`ModelInfo`] says, apart from the tokenizer's part.
+/// What [`ModelInfo`] says, apart from the tokenizer's part and the budget.
 fn info(
     source: &ModelSource,
     options: &EngineOptions,
     file: &GgufFile,
     decoder: &Decoder,
     context_length: usize,
-    blocks: u32,
 ) -> ModelInfo {
     ModelInfo {
         id: source.id.clone(),
@@ -176,21 +162,18 @@ fn info(
         vocab_size: decoder.vocab(),
         eos: Vec::new(),
         has_chat_template: false,
-        budget: budget(options, decoder, blocks),
+        budget: Vec::new(),
         threads: options.threads.max(1),
         level: options.level.to_string(),
     }
 }
 
-fn budget(options: &EngineOptions, decoder: &Decoder, blocks: u32) -> Vec<BudgetLine> {
-    let (config, vocab) = (decoder.config(), decoder.vocab());
-    let sampled = options.concurrency().max(SCORED_ROWS);
-    let activations = Scratch::bytes(config, vocab, STEP_TOKENS_MAX, sampled);
-    let kv_bytes = u64::from(blocks) * decoder.kv_shape().block_bytes() as u64;
+fn budget(needs: &Needs, blocks: u32) -> Vec<BudgetLine> {
     let lines = [
-        ("weights (repacked)", decoder.weight_bytes()),
-        ("KV cache (taken as used)", kv_bytes),
-        ("activations (at most)", activations as u64),
+        ("weights (repacked)", needs.weights),
+        ("KV cache (taken as used)", u64::from(blocks) * needs.block),
+        ("activations (at most)", needs.activations),
+        ("the rest of the process (at most)", memory::REST_BYTES),
     ];
     lines.map(|(name, bytes)| BudgetLine { name, bytes }).to_vec()
 }

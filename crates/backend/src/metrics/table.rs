@@ -1,6 +1,6 @@
 //! Every metric of a backend: registered from here, documented from here.
 
-use inferno_engine::EngineStats;
+use inferno_engine::{EngineStats, Miss};
 use inferno_shared::metrics::{Kind, Label, Metric, Values};
 
 /// From a fast decode step to a very long prompt.
@@ -16,6 +16,16 @@ const LONG: Kind = Kind::Histogram(&[
 const MODEL: Label = Label { name: "model_name", values: Values::Each("the served model") };
 const REASON: Label = Label { name: "finished_reason", values: Values::OneOf(&REASONS) };
 pub(super) const REASONS: [&str; 2] = ["stop", "length"];
+const MISS: Label = Label { name: "reason", values: Values::OneOf(&MISSES) };
+const MISSES: [&str; Miss::ALL.len()] = {
+    let mut labels = [""; Miss::ALL.len()];
+    let mut index = 0;
+    while index < labels.len() {
+        labels[index] = Miss::ALL[index].label();
+        index += 1;
+    }
+    labels
+};
 
 /// A duration of the served model's requests.
 const fn seconds(name: &'static str, kind: Kind, help: &'static str) -> Metric {
@@ -79,8 +89,78 @@ const KV_CACHE_USAGE: Reading = reading(
     "vllm:kv_cache_usage_perc",
     Kind::Gauge,
     "ratio",
-    "Share of the KV cache in use, 1 is all of it.",
+    "Share of the KV cache that requests hold, 1 is all of it.",
     kv_share,
+);
+const KV_BLOCKS: Reading = reading(
+    "inferno_kv_blocks",
+    Kind::Gauge,
+    "blocks",
+    "Blocks of the KV cache, of 32 tokens each.",
+    |stats| stats.kv_blocks_total() as f64,
+);
+const KV_BLOCKS_USED: Reading = reading(
+    "inferno_kv_blocks_used",
+    Kind::Gauge,
+    "blocks",
+    "Blocks of the KV cache that requests hold.",
+    |stats| stats.kv_blocks_used() as f64,
+);
+const KV_BLOCKS_KEPT: Reading = reading(
+    "inferno_kv_blocks_kept",
+    Kind::Gauge,
+    "blocks",
+    "Blocks of the KV cache that nobody holds, kept for a prefix to come; the rest is free.",
+    |stats| stats.kv_blocks_kept() as f64,
+);
+const KV_EVICTIONS: Reading = reading(
+    "inferno_kv_evictions_total",
+    Kind::Counter,
+    "blocks",
+    "Kept blocks whose memory was needed for something else.",
+    |stats| stats.kv_evictions_total() as f64,
+);
+const PREFIX_QUERIES: Reading = reading(
+    "vllm:prefix_cache_queries_total",
+    Kind::Counter,
+    "tokens",
+    "Prompt tokens looked for in the prefix cache: hits and misses.",
+    |stats| (stats.prefix_hit_tokens_total() + missed(stats)) as f64,
+);
+const PREFIX_HITS: Reading = reading(
+    "vllm:prefix_cache_hits_total",
+    Kind::Counter,
+    "tokens",
+    "Prompt tokens found in the prefix cache, and not computed.",
+    |stats| stats.prefix_hit_tokens_total() as f64,
+);
+const PAUSED: Reading = reading(
+    "inferno_requests_paused",
+    Kind::Gauge,
+    "requests",
+    "Requests that stand still because their clients do not read.",
+    |stats| stats.paused() as f64,
+);
+const WAITING_TOKENS: Reading = reading(
+    "inferno_queue_tokens",
+    Kind::Gauge,
+    "tokens",
+    "Tokens of the requests waiting for a slot.",
+    |stats| stats.waiting_tokens() as f64,
+);
+const DEADLINES: Reading = reading(
+    "inferno_deadlines_exceeded_total",
+    Kind::Counter,
+    "requests",
+    "Requests ended because their deadline was over.",
+    |stats| stats.deadlines_exceeded_total() as f64,
+);
+const SLOW_READERS: Reading = reading(
+    "inferno_slow_readers_total",
+    Kind::Counter,
+    "requests",
+    "Requests ended because their client did not read.",
+    |stats| stats.slow_readers_total() as f64,
 );
 const PROMPT_TOKENS: Reading = reading(
     "vllm:prompt_tokens_total",
@@ -100,7 +180,7 @@ const PREEMPTIONS: Reading = reading(
     "vllm:num_preemptions_total",
     Kind::Counter,
     "requests",
-    "Requests whose blocks went to older ones.",
+    "Times that a request lost its blocks to others, to be computed again.",
     |stats| stats.preemptions_total() as f64,
 );
 const STEPS: Reading = reading(
@@ -111,17 +191,56 @@ const STEPS: Reading = reading(
     |stats| stats.steps_total() as f64,
 );
 
-pub(super) const READINGS: [Reading; 7] =
-    [RUNNING, WAITING, KV_CACHE_USAGE, PROMPT_TOKENS, GENERATION_TOKENS, PREEMPTIONS, STEPS];
+/// Has a series for each reason.
+pub(super) const PREFIX_MISSES: Metric = Metric {
+    name: "inferno_prefix_cache_misses_total",
+    kind: Kind::Counter,
+    labels: &[MODEL, MISS],
+    unit: "tokens",
+    help: "Prompt tokens that had to be computed: never seen (cold), made room for others (evicted), cached for another key \
+           (other_key), computed by two at once (concurrent), a hash of two meanings (collision), behind the last full block \
+           or the last token itself (tail).",
+};
+
+pub(super) const READINGS: [Reading; 17] = [
+    RUNNING,
+    WAITING,
+    WAITING_TOKENS,
+    PAUSED,
+    KV_CACHE_USAGE,
+    KV_BLOCKS,
+    KV_BLOCKS_USED,
+    KV_BLOCKS_KEPT,
+    KV_EVICTIONS,
+    PREFIX_QUERIES,
+    PREFIX_HITS,
+    PROMPT_TOKENS,
+    GENERATION_TOKENS,
+    PREEMPTIONS,
+    DEADLINES,
+    SLOW_READERS,
+    STEPS,
+];
 
 /// Every metric that only a backend has.
 pub const METRICS: &[Metric] = &[
     RUNNING.metric,
     WAITING.metric,
+    WAITING_TOKENS.metric,
+    PAUSED.metric,
     KV_CACHE_USAGE.metric,
+    KV_BLOCKS.metric,
+    KV_BLOCKS_USED.metric,
+    KV_BLOCKS_KEPT.metric,
+    KV_EVICTIONS.metric,
+    PREFIX_QUERIES.metric,
+    PREFIX_HITS.metric,
+    PREFIX_MISSES,
     PROMPT_TOKENS.metric,
     GENERATION_TOKENS.metric,
     PREEMPTIONS.metric,
+    DEADLINES.metric,
+    SLOW_READERS.metric,
     STEPS.metric,
     SUCCESS,
     TIME_TO_FIRST_TOKEN,
@@ -136,4 +255,9 @@ pub const METRICS: &[Metric] = &[
 /// 1 is all of it.
 pub(super) fn kv_share(stats: &EngineStats) -> f64 {
     stats.kv_blocks_used() as f64 / stats.kv_blocks_total().max(1) as f64
+}
+
+/// Prompt tokens that were computed, for whatever reason.
+fn missed(stats: &EngineStats) -> u64 {
+    Miss::ALL.iter().map(|why| stats.prefix_missed_tokens_total(*why)).sum()
 }

@@ -245,7 +245,7 @@ mod tests {
         let text = "3.0 MiB available of 1.0 GiB; a backend takes up to 3.0 MiB: 2.0 MiB weights, 1.0 MiB KV cache";
         assert_eq!(enough, Finding::ok("memory", text));
         assert_eq!(memory(Ok(survey((3 << 20) - 1)), 1 << 30).verdict, Verdict::Warning);
-        let refused = LoadError::Overcommitted { configured: 2, available: 1 };
+        let refused = LoadError::Overcommitted { configured: 2, available: 1, taken: 0 };
         assert_eq!(memory(Err(refused), 1 << 30).verdict, Verdict::Problem);
     }
 }

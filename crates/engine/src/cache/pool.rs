@@ -234,7 +234,7 @@ impl BlockPool {
                 assert!(state.blocks[before as usize].shared.is_some(), "{block} hangs in the air");
                 match (place(block), place(before)) {
                     (None, before) => {
-                        assert_eq!(before, None, "{block} is held, not what it needs")
+                        assert_eq!(before, None, "{block} is held, not what it needs");
                     }
                     (leaf, Some(before)) => assert!(leaf < Some(before), "{block} would go last"),
                     (_, None) => {}

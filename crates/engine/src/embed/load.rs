@@ -31,7 +31,7 @@ pub(super) fn load(path: &Path, options: &EngineOptions) -> Result<Loaded, Encod
     let (encoder, file) = read_encoder(&folder, options)?;
     let tokenizer = TextTokenizer::load(&folder, encoder.config.vocab)?;
     let budget = budget(&encoder.config, &file);
-    let (needed, available) = (budget[1].bytes, memory::available_bytes());
+    let (needed, available) = (budget[1].bytes, memory::available().bytes);
     if needed > available {
         return Err(EncoderError::Memory { needed, available });
     }
@@ -53,7 +53,7 @@ pub(crate) fn survey(path: &Path, options: &EngineOptions) -> Result<Survey, Enc
         architecture: ARCHITECTURE.into(),
         context_length: loaded.encoder.config.tokens_max,
         budget: loaded.budget,
-        available_bytes: memory::available_bytes(),
+        available_bytes: memory::available().bytes,
     })
 }
 

@@ -183,6 +183,22 @@ fn a_repeated_prompt_computes_its_last_block_only() {
 }
 
 #[test]
+fn a_prompt_whose_own_chances_are_asked_for_is_computed_as_a_whole() {
+    let (mut scheduler, pool) = scheduler(16, 4);
+    let prompt = tokens(3 * BLOCK_TOKENS, 1);
+    scheduler.add(SequenceId(1), prompt.clone(), Terms::default());
+    scheduler.step(1000);
+    scheduler.add(SequenceId(2), prompt.clone(), Terms { computes_all: true, ..Terms::default() });
+    assert_eq!(scheduler.step(1000).entries[1].tokens, 0..prompt.len());
+    assert_eq!(scheduler.cached_tokens(SequenceId(2)), 0);
+    assert_eq!(
+        pool.total() - pool.available(),
+        3 + 1,
+        "it shares what it has computed all the same"
+    );
+}
+
+#[test]
 fn an_answer_is_found_by_the_next_turn() {
     let (mut scheduler, _) = scheduler(16, 4);
     scheduler.put(1, BLOCK_TOKENS - 10);
@@ -285,6 +301,21 @@ fn a_paused_sequence_keeps_its_blocks_until_they_are_needed() {
     let step = scheduler.step(1000);
     let again = step.entries.last().expect("it goes on");
     assert!(again.id == SequenceId(1) && again.samples, "{step:?}");
+}
+
+#[test]
+fn a_paused_sequence_gives_way_before_any_that_runs() {
+    let (mut scheduler, pool) = scheduler(4, 4);
+    for id in [1, 2, 3] {
+        scheduler.put(id, BLOCK_TOKENS - 4);
+    }
+    let mut spare = crate::cache::BlockTable::new(pool, CacheSalt::default());
+    scheduler.step(1000);
+    assert!(spare.grow(1), "one block is left");
+    scheduler.pause(SequenceId(1));
+    let steps = (0..5).map(|_| scheduler.step(1000));
+    let preempted: Vec<_> = steps.flat_map(|step| step.preempted).collect();
+    assert_eq!(preempted[..], [SequenceId(1), SequenceId(3)], "2 and 3 needed one more each");
 }
 
 #[test]

@@ -9,7 +9,7 @@ const BLOCKS: u32 = 8;
 /// Longest sequence: it alone must fit the pool.
 const LENGTH_MAX: usize = 7 * BLOCK_TOKENS;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Operation {
     /// A prompt of this length, one of a few texts, with a priority, a salt and a deadline in seconds.
     Add {
@@ -96,7 +96,7 @@ impl World {
                     priority,
                     deadline: deadline.map(|at| self.start + Duration::from_secs(at)),
                     salt: CacheSalt::of(&[salt]),
-                    computes_all: self.next % 8 == 0,
+                    computes_all: self.next.is_multiple_of(8),
                 };
                 self.scheduler.add(id, tokens(length, text), terms);
                 self.live.insert(id, Seen { priority, deadline, paused: false, was_paused: false });
