@@ -6,18 +6,19 @@ use super::super::block_type::BlockType;
 use super::super::half_float::{bf16, f16};
 use super::super::lanes::{LANES, Lanes};
 use super::super::level::{Level, instantiate};
+use super::Output;
 
 /// Rows that meet a weight while it is widened.
 const ROWS: usize = 4;
 
-/// Rows of activations (`[rows, cols]`) times one tile; `out`: `[rows]`.
+/// Rows of activations (`[rows, cols]`) times one tile.
 pub(in super::super) fn multiply(
     level: Level,
     dtype: BlockType,
     tile: &[u8],
     x: &[f32],
     cols: usize,
-    out: &mut [Lanes],
+    out: &mut Output<'_>,
 ) {
     match dtype {
         BlockType::F32 => f32_tile(level, tile, x, cols, out),
@@ -27,9 +28,9 @@ pub(in super::super) fn multiply(
     }
 }
 
-instantiate!(fn f32_tile(tile: &[u8], x: &[f32], cols: usize, out: &mut [Lanes]) = tile_body::<F32, 64>);
-instantiate!(fn f16_tile(tile: &[u8], x: &[f32], cols: usize, out: &mut [Lanes]) = tile_body::<F16, 32>);
-instantiate!(fn bf16_tile(tile: &[u8], x: &[f32], cols: usize, out: &mut [Lanes]) = tile_body::<BF16, 32>);
+instantiate!(fn f32_tile(tile: &[u8], x: &[f32], cols: usize, out: &mut Output<'_>) = tile_body::<F32, 64>);
+instantiate!(fn f16_tile(tile: &[u8], x: &[f32], cols: usize, out: &mut Output<'_>) = tile_body::<F16, 32>);
+instantiate!(fn bf16_tile(tile: &[u8], x: &[f32], cols: usize, out: &mut Output<'_>) = tile_body::<BF16, 32>);
 
 /// A column of a tile in `BYTES` bytes.
 trait Column<const BYTES: usize> {
@@ -80,17 +81,21 @@ fn tile_body<C: Column<BYTES>, const BYTES: usize>(
     tile: &[u8],
     x: &[f32],
     cols: usize,
-    out: &mut [Lanes],
+    out: &mut Output<'_>,
 ) {
     let columns = &tile.as_chunks::<BYTES>().0[..cols];
-    let (mut x, mut out) = (x, &mut out[..x.len() / cols]);
-    while out.len() >= ROWS {
-        let (now, later) = x.split_at(ROWS * cols);
-        out[..ROWS].copy_from_slice(&rows_body::<C, BYTES, ROWS>(columns, now));
-        (x, out) = (later, &mut out[ROWS..]);
+    let (rows, mut row) = (x.len() / cols, 0);
+    while row + ROWS <= rows {
+        let sums = rows_body::<C, BYTES, ROWS>(columns, &x[row * cols..]);
+        for (m, sums) in sums.into_iter().enumerate() {
+            sums.store_partial(out.row(row + m));
+        }
+        row += ROWS;
     }
-    for (x, out) in x.chunks_exact(cols).zip(out) {
-        [*out] = rows_body::<C, BYTES, 1>(columns, x);
+    while row < rows {
+        let [sums] = rows_body::<C, BYTES, 1>(columns, &x[row * cols..]);
+        sums.store_partial(out.row(row));
+        row += 1;
     }
 }
 

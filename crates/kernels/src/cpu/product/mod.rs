@@ -21,12 +21,15 @@ mod scalar;
 use super::activations::XBlock;
 use super::block_type::BlockType;
 use super::block32::Format;
-use super::lanes::Lanes;
 use super::level::{Level, Tier};
+use super::rows::MatrixBlock;
 use super::tiles::VECTOR;
 
-/// Most sums that a kernel gives: eight rows of one tile, or six of two.
-pub(super) const SUMS_MAX: usize = 12;
+/// Most rows that a kernel takes.
+const ROWS_MAX: usize = 8;
+
+/// Where a kernel writes: a row for each row of activations, as wide as the tiles less their padding.
+pub(super) type Output<'a> = MatrixBlock<'a, f32>;
 
 /// What a kernel multiplies.
 pub(super) struct Operands<'a> {
@@ -90,26 +93,31 @@ impl Prefetch {
     }
 }
 
-/// Multiplies: `out[row · tiles + tile]`. Unsafe where it needs instructions that not every CPU has.
-type Kernel = unsafe fn(&Operands<'_>, &mut [Lanes]);
+/// A product at one level. Unsafe where it needs instructions that not every CPU has.
+type Kernel = unsafe fn(&Operands<'_>, &mut Output<'_>);
 
 /// Most rows and tiles that a kernel takes at once, for a product of `rows` rows in all. Few rows wait for memory,
 /// and one tile at a time is read in a straight line; many rows wait for the multipliers, and two tiles share
 /// the loading of activations.
 pub(super) fn shape(level: Level, rows: usize) -> (usize, usize) {
     match level.tier() {
-        Tier::Plain => (8, 1),
+        Tier::Plain => (ROWS_MAX, 1),
         #[cfg(target_arch = "x86_64")]
         Tier::Avx2 => (4, 1),
         #[cfg(target_arch = "x86_64")]
-        Tier::Avx512 if rows <= 16 => (8, 1),
+        Tier::Avx512 if rows <= 16 => (ROWS_MAX, 1),
         #[cfg(target_arch = "x86_64")]
         Tier::Avx512 => (6, 2),
     }
 }
 
-/// Multiplies at this level. `out`: `[rows, tiles]`, of which the first are used.
-pub(super) fn multiply(level: Level, dtype: BlockType, operands: &Operands<'_>, out: &mut [Lanes]) {
+/// Multiplies at this level.
+pub(super) fn multiply(
+    level: Level,
+    dtype: BlockType,
+    operands: &Operands<'_>,
+    out: &mut Output<'_>,
+) {
     let (rows, tiles) = (operands.rows, operands.tile_count());
     let kernel: Kernel = match level.tier() {
         Tier::Plain => scalar::multiply,
