@@ -9,15 +9,12 @@ use super::block32::{BLOCK, Format};
 use super::level::Level;
 use super::product::{self, Operands, Output, Prefetch, floats};
 use super::rows::SharedRows;
-use super::tiles::TILE_ROWS;
+use super::tiles::{TILE_ROWS, VECTOR};
 use super::weight::Weight;
 use std::ops::Range;
 
 /// Bytes of activations that meet a few tiles before the next tiles are read: they stay in the second cache.
 const CHUNK_BYTES: usize = 512 << 10;
-
-/// How far ahead the weights are fetched when each is used once.
-const STREAM_AHEAD: usize = 4 << 10;
 
 /// Activations fewer than this are quantised by the caller: another region would take longer.
 const QUANTISE_ALONE: usize = 16 << 10;
@@ -190,15 +187,15 @@ impl Place<'_> {
     fn prefetch(&self, tiles: &[u8], tile_bytes: usize, blocks: usize) -> Prefetch {
         let at = |tile: usize| tiles.as_ptr().wrapping_add(tile * tile_bytes);
         if self.groups.len() == 1 {
-            let step = (self.next - self.tile) * tile_bytes / blocks;
-            let start = at(self.tile).wrapping_add(STREAM_AHEAD);
-            return Prefetch { start, step, lines: step.div_ceil(64) };
+            return Prefetch::Stream { tile: at(self.tile) };
         }
-        let next = self.end.min(2 * self.next - self.tile) - self.next;
-        let lines = (next * tile_bytes / 64).div_ceil(self.groups.len() * blocks);
-        let share = lines * 64 * blocks * (self.group - self.groups.start);
-        let lines = if share < next * tile_bytes { lines } else { 0 };
-        Prefetch { start: at(self.next).wrapping_add(share), step: lines * 64, lines }
+        let next_bytes = (self.end.min(2 * self.next - self.tile) - self.next) * tile_bytes;
+        let lines = (next_bytes / VECTOR).div_ceil(self.groups.len() * blocks);
+        let share = lines * VECTOR * blocks * (self.group - self.groups.start);
+        match share < next_bytes {
+            true => Prefetch::Share { start: at(self.next).wrapping_add(share), lines },
+            false => Prefetch::None,
+        }
     }
 }
 

@@ -48,7 +48,7 @@ fn multiply_eight<F: Coded, const M: usize>(op: &Operands<'_>, eight: usize) -> 
     let mut sums = [_mm256_setzero_ps(); M];
     for (block, x) in op.x.as_chunks::<M>().0.iter().enumerate() {
         if eight == 0 {
-            op.prefetch.fetch(block);
+            op.prefetch(block);
         }
         let codes = op.tiles.as_ptr().wrapping_add(block * format.code_bytes() + 32 * eight);
         let scales = op.tiles.as_ptr().wrapping_add(op.scales_at());
