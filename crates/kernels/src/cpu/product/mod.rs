@@ -23,6 +23,7 @@ use super::block_type::BlockType;
 use super::block32::Format;
 use super::level::{Level, Tier};
 use super::rows::MatrixBlock;
+#[cfg(target_arch = "x86_64")]
 use super::tiles::VECTOR;
 
 /// Most rows that a kernel takes.
@@ -56,6 +57,7 @@ impl Operands<'_> {
     }
 
     /// What the unchecked reads of a kernel for `M` rows, `N` tiles and `format` rely on.
+    #[cfg(target_arch = "x86_64")]
     fn check<const M: usize, const N: usize>(&self, format: Format) {
         assert!(self.format == format && self.rows == M && self.x.len() == M * self.blocks);
         assert!(self.tiles.len() == N * self.tile_bytes && self.tile_bytes.is_multiple_of(VECTOR));
@@ -67,6 +69,7 @@ impl Operands<'_> {
 /// Weights that will be wanted soon, fetched a little with each block: in one burst they would queue. Fetching never
 /// fails, whatever the address, so that a range may reach past the weights.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(super) enum Prefetch {
     /// Nothing.
     None,
@@ -78,8 +81,10 @@ pub(super) enum Prefetch {
 
 /// How far ahead a stream fetches. More than a tile of the usual small widths, so that its scales, which are wanted
 /// from the first block on but lie at its end, are there in time: 4 KiB made Q8_0 a third slower.
+#[cfg(target_arch = "x86_64")]
 const STREAM_AHEAD: usize = 12 << 10;
 
+#[cfg(target_arch = "x86_64")]
 impl Operands<'_> {
     /// Fetches the share of `block`.
     #[inline(always)]
@@ -101,16 +106,12 @@ impl Operands<'_> {
 }
 
 /// Fetches a cache line.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn fetch(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     // SAFETY: fetching never faults, and SSE belongs to x86-64.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
 }
 
 /// A product at one level. Unsafe where it needs instructions that not every CPU has.
