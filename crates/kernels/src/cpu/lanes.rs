@@ -39,6 +39,14 @@ impl Lanes {
         *out.first_chunk_mut().expect("room for all lanes") = self.0;
     }
 
+    /// As many lanes as there is room for.
+    #[inline(always)]
+    pub(super) fn store_partial(self, out: &mut [f32]) {
+        for (out, lane) in out.iter_mut().zip(self.0) {
+            *out = lane;
+        }
+    }
+
     /// `self · b + c` with one rounding.
     #[inline(always)]
     pub(super) fn mul_add(self, b: Self, c: Self) -> Self {

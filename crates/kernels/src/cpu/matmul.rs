@@ -6,19 +6,15 @@
 use super::Cpu;
 use super::activations::{Groups, XBlock, quantise_row};
 use super::block32::{BLOCK, Format};
-use super::lanes::{LANES, Lanes};
 use super::level::Level;
-use super::product::{self, Operands, Prefetch, SUMS_MAX, floats};
+use super::product::{self, Operands, Output, Prefetch, floats};
 use super::rows::SharedRows;
-use super::tiles::TILE_ROWS;
+use super::tiles::{TILE_ROWS, VECTOR};
 use super::weight::Weight;
 use std::ops::Range;
 
 /// Bytes of activations that meet a few tiles before the next tiles are read: they stay in the second cache.
 const CHUNK_BYTES: usize = 512 << 10;
-
-/// How far ahead the weights are fetched when each is used once.
-const STREAM_AHEAD: usize = 4 << 10;
 
 /// Activations fewer than this are quantised by the caller: another region would take longer.
 const QUANTISE_ALONE: usize = 16 << 10;
@@ -124,24 +120,21 @@ impl Product<'_> {
 
     /// Computes what some groups give with some tiles of one weight, whose columns begin at `column`.
     fn tiles(&self, weight: &Weight, tiles: Range<usize>, groups: Range<usize>, column: usize) {
+        let format = Format::of(weight.dtype());
         let mut tile = tiles.start;
         while tile < tiles.end {
-            let next = tiles.end.min(tile + self.tiles_at_once);
+            let next = tiles.end.min(tile + if format.is_some() { self.tiles_at_once } else { 1 });
             for group in groups.clone() {
+                let (first, end) = (tile * TILE_ROWS, weight.rows().min(next * TILE_ROWS));
                 let rows = self.groups.rows(group);
-                let mut sums = [Lanes::ZERO; SUMS_MAX];
-                match Format::of(weight.dtype()) {
+                // SAFETY: these columns of these rows belong to this part, which takes them once.
+                let mut out = unsafe { self.out.block(rows, column + first, end - first) };
+                match format {
                     Some(format) => {
                         let place = Place { tile, next, end: tiles.end, group, groups: &groups };
-                        self.quantised_step(weight, format, &place, &mut sums);
-                        self.store(weight, rows, tile..next, column, &sums);
+                        self.quantised_step(weight, format, &place, &mut out);
                     }
-                    None => {
-                        for tile in tile..next {
-                            self.float_step(weight, tile, rows.clone(), &mut sums);
-                            self.store(weight, rows.clone(), tile..tile + 1, column, &sums);
-                        }
-                    }
+                    None => self.float_step(weight, tile, group, &mut out),
                 }
             }
             tile = next;
@@ -153,7 +146,7 @@ impl Product<'_> {
         weight: &Weight,
         format: Format,
         place: &Place<'_>,
-        sums: &mut [Lanes],
+        out: &mut Output<'_>,
     ) {
         let (tile_bytes, blocks) = (weight.tile_bytes(), self.cols / BLOCK);
         let rows = self.groups.rows(place.group);
@@ -166,37 +159,15 @@ impl Product<'_> {
             rows: rows.len(),
             prefetch: place.prefetch(weight.tiles(), tile_bytes, blocks),
         };
-        product::multiply(self.level, weight.dtype(), &operands, sums);
+        product::multiply(self.level, weight.dtype(), &operands, out);
     }
 
-    fn float_step(&self, weight: &Weight, tile: usize, rows: Range<usize>, sums: &mut [Lanes]) {
+    /// Floats take one tile at a time.
+    fn float_step(&self, weight: &Weight, tile: usize, group: usize, out: &mut Output<'_>) {
+        let rows = self.groups.rows(group);
         let x = &self.x[rows.start * self.cols..rows.end * self.cols];
         let tile = &weight.tiles()[tile * weight.tile_bytes()..][..weight.tile_bytes()];
-        floats::multiply(self.level, weight.dtype(), tile, x, self.cols, sums);
-    }
-
-    /// Writes sums (`[rows, tiles]`) to the output, less the padding of the last tile.
-    fn store(
-        &self,
-        weight: &Weight,
-        rows: Range<usize>,
-        tiles: Range<usize>,
-        column: usize,
-        sums: &[Lanes],
-    ) {
-        let mut sums = sums.iter();
-        for row in rows {
-            for (tile, sums) in tiles.clone().zip(&mut sums) {
-                let first = tile * TILE_ROWS;
-                let len = LANES.min(weight.rows() - first);
-                // SAFETY: a row's columns of a tile belong to one part, which takes them once.
-                let out = unsafe { self.out.range(row, column + first, len) };
-                match out.first_chunk_mut::<LANES>() {
-                    Some(all) => *all = sums.0,
-                    None => out.copy_from_slice(&sums.0[..len]),
-                }
-            }
-        }
+        floats::multiply(self.level, weight.dtype(), tile, x, self.cols, out);
     }
 }
 
@@ -216,15 +187,15 @@ impl Place<'_> {
     fn prefetch(&self, tiles: &[u8], tile_bytes: usize, blocks: usize) -> Prefetch {
         let at = |tile: usize| tiles.as_ptr().wrapping_add(tile * tile_bytes);
         if self.groups.len() == 1 {
-            let step = (self.next - self.tile) * tile_bytes / blocks;
-            let start = at(self.tile).wrapping_add(STREAM_AHEAD);
-            return Prefetch { start, step, lines: step.div_ceil(64) };
+            return Prefetch::Stream { tile: at(self.tile) };
         }
-        let next = self.end.min(2 * self.next - self.tile) - self.next;
-        let lines = (next * tile_bytes / 64).div_ceil(self.groups.len() * blocks);
-        let share = lines * 64 * blocks * (self.group - self.groups.start);
-        let lines = if share < next * tile_bytes { lines } else { 0 };
-        Prefetch { start: at(self.next).wrapping_add(share), step: lines * 64, lines }
+        let next_bytes = (self.end.min(2 * self.next - self.tile) - self.next) * tile_bytes;
+        let lines = (next_bytes / VECTOR).div_ceil(self.groups.len() * blocks);
+        let share = lines * VECTOR * blocks * (self.group - self.groups.start);
+        match share < next_bytes {
+            true => Prefetch::Share { start: at(self.next).wrapping_add(share), lines },
+            false => Prefetch::None,
+        }
     }
 }
 

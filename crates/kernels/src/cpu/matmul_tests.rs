@@ -144,20 +144,31 @@ fn an_input_that_is_not_finite_gives_nothing_that_is() {
     }
 }
 
+/// Sixteen-bit sums of AVX2 are near their limit with the largest codes and activations of one sign.
 #[test]
 fn the_largest_codes_do_not_overflow() {
-    for (code, scale) in [(0x7f, 127.0f32), (0x80, -128.0)] {
-        // Scale 1 in half precision, then 32 equal codes.
-        let mut block = vec![0x00, 0x3c];
-        block.extend([code; 32]);
-        for x in [1.0, -1.0] {
-            for level in Level::available() {
-                let weight = mapped(BlockType::Q8_0, &block, 1, 32);
-                let cpu = Cpu::with_level(1, level).unwrap();
-                assert_eq!(product(&cpu, &[weight], &[x; 32]), [32.0 * scale * x], "{level}");
+    for dtype in BlockType::ALL.into_iter().filter(|dtype| dtype.elements() > 1) {
+        let scale_at = if dtype == BlockType::Q6K { 208 } else { 0 };
+        for code in [0xff, 0x7f, 0x80] {
+            let mut block = vec![code; dtype.bytes()];
+            // One, in half precision.
+            block[scale_at..scale_at + 2].copy_from_slice(&[0x00, 0x3c]);
+            let weight = mapped(dtype, &block, 1, dtype.elements());
+            for sign in [1.0, -1.0] {
+                let x = vec![sign; dtype.elements()];
+                let want = alone(&weight, &x);
+                for level in Level::available() {
+                    let cpu = Cpu::with_level(1, level).unwrap();
+                    let out = bits(&product(&cpu, std::slice::from_ref(&weight), &x));
+                    assert!(out == want, "{dtype}, {level}, {code:#x}");
+                }
             }
         }
     }
+    let mut block = vec![0x00, 0x3c];
+    block.extend([0x80; 32]);
+    let weight = mapped(BlockType::Q8_0, &block, 1, 32);
+    assert_eq!(product(&Cpu::new(1).unwrap(), &[weight], &[1.0; 32]), [-4096.0]);
 }
 
 #[test]

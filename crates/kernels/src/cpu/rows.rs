@@ -44,6 +44,23 @@ impl<'a, T> SharedRows<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(begin), end - begin) }
     }
 
+    /// The columns `column..column + columns` of the rows `rows`.
+    ///
+    /// # Safety
+    /// No two live slices or blocks may overlap.
+    pub(super) unsafe fn block(
+        &self,
+        rows: Range<usize>,
+        column: usize,
+        columns: usize,
+    ) -> MatrixBlock<'a, T> {
+        assert!(column + columns <= self.width, "columns {column}.. lie outside the matrix");
+        assert!(rows.start <= rows.end && rows.end * self.width <= self.len, "no rows {rows:?}");
+        let start = self.start.wrapping_add(rows.start * self.width + column);
+        let stride = self.width;
+        MatrixBlock { start, stride, rows: rows.len(), columns, borrow: PhantomData }
+    }
+
     /// `len` elements of row `index` from `start`.
     ///
     /// # Safety
@@ -54,6 +71,26 @@ impl<'a, T> SharedRows<'a, T> {
         assert!(begin + len <= self.len, "row {index} lies outside the matrix");
         // SAFETY: in bounds by the assertion, exclusive by the caller's promise and by the borrow.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(begin), len) }
+    }
+}
+
+/// Some columns of some rows of a matrix, held by one thread.
+pub(super) struct MatrixBlock<'a, T> {
+    start: *mut T,
+    stride: usize,
+    rows: usize,
+    columns: usize,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+impl<T> MatrixBlock<'_, T> {
+    /// The columns of its row `index`.
+    #[inline(always)]
+    pub(super) fn row(&mut self, index: usize) -> &mut [T] {
+        assert!(index < self.rows, "row {index} lies outside the block");
+        // SAFETY: `SharedRows::block` checked the bounds and was promised that nobody else holds these, and the
+        // borrow of `self` keeps the slice the only one.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(index * self.stride), self.columns) }
     }
 }
 

@@ -72,7 +72,8 @@ fn weights_repacked_together_share_one_memory_and_clones_share_tiles() {
     let weights = [weight(BlockType::Q4_1, 33, 64, 1), weight(BlockType::Q8_0, 16, 64, 2)];
     let clone = weights[0].clone();
     cpu.repack(weights.iter().chain([&clone]));
-    assert_eq!(weights[0].tiles().as_ptr_range().end, weights[1].tiles().as_ptr());
+    let [first, second] = [&weights[0], &weights[1]].map(|weight| weight.tiles().as_ptr_range());
+    assert!(first.end == second.start || second.end == first.start);
     assert_eq!(weights[0].tiles().as_ptr(), clone.tiles().as_ptr());
     // Nothing is made twice.
     let before = weights[1].tiles().as_ptr();

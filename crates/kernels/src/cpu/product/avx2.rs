@@ -5,9 +5,8 @@
 
 use super::super::activations::XBlock;
 use super::super::block32::{Codes, Format, Scales};
-use super::super::lanes::Lanes;
 use super::super::tiles::VECTOR;
-use super::{Coded, Kernel, Operands};
+use super::{Coded, Kernel, Operands, Output};
 use std::arch::x86_64::*;
 
 /// The kernel for so many rows.
@@ -22,13 +21,21 @@ pub(super) fn kernel<F: Coded>(rows: usize, tiles: usize) -> Kernel {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn multiply<F: Coded, const M: usize>(op: &Operands<'_>, out: &mut [Lanes]) {
+fn multiply<F: Coded, const M: usize>(op: &Operands<'_>, out: &mut Output<'_>) {
     op.check::<M, 1>(F::FORMAT);
-    for eight in 0..2 {
-        let sums = multiply_eight::<F, M>(op, eight);
-        for m in 0..M {
-            // SAFETY: these are eight of the sixteen floats of a `Lanes`.
-            unsafe { _mm256_storeu_ps(out[m].0.as_mut_ptr().add(8 * eight), sums[m]) };
+    let eights = [multiply_eight::<F, M>(op, 0), multiply_eight::<F, M>(op, 1)];
+    for m in 0..M {
+        for (out, sums) in out.row(m).chunks_mut(8).zip(eights.map(|eight| eight[m])) {
+            match out.first_chunk_mut::<8>() {
+                // SAFETY: these are eight floats.
+                Some(out) => unsafe { _mm256_storeu_ps(out.as_mut_ptr(), sums) },
+                None => {
+                    let mut all = [0.0f32; 8];
+                    // SAFETY: as above.
+                    unsafe { _mm256_storeu_ps(all.as_mut_ptr(), sums) };
+                    out.copy_from_slice(&all[..out.len()]);
+                }
+            }
         }
     }
 }
@@ -41,7 +48,7 @@ fn multiply_eight<F: Coded, const M: usize>(op: &Operands<'_>, eight: usize) -> 
     let mut sums = [_mm256_setzero_ps(); M];
     for (block, x) in op.x.as_chunks::<M>().0.iter().enumerate() {
         if eight == 0 {
-            op.prefetch.fetch(block);
+            op.prefetch(block);
         }
         let codes = op.tiles.as_ptr().wrapping_add(block * format.code_bytes() + 32 * eight);
         let scales = op.tiles.as_ptr().wrapping_add(op.scales_at());

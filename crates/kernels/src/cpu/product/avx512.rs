@@ -2,9 +2,9 @@
 
 use super::super::activations::XBlock;
 use super::super::block32::{Codes, Format, Scales};
-use super::super::lanes::Lanes;
+use super::super::lanes::LANES;
 use super::super::tiles::VECTOR;
-use super::{Coded, Kernel, Operands};
+use super::{Coded, Kernel, Operands, Output};
 use std::arch::x86_64::*;
 
 /// The kernel for so many rows and tiles.
@@ -29,12 +29,12 @@ pub(super) fn kernel<F: Coded>(rows: usize, tiles: usize) -> Kernel {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn multiply<F: Coded, const M: usize, const N: usize>(op: &Operands<'_>, out: &mut [Lanes]) {
+fn multiply<F: Coded, const M: usize, const N: usize>(op: &Operands<'_>, out: &mut Output<'_>) {
     op.check::<M, N>(F::FORMAT);
     let format = F::FORMAT;
     let mut sums = [[_mm512_setzero_ps(); N]; M];
     for (block, x) in op.x.as_chunks::<M>().0.iter().enumerate() {
-        op.prefetch.fetch(block);
+        op.prefetch(block);
         let codes: [_; N] = std::array::from_fn(|n| {
             op.tiles.as_ptr().wrapping_add(n * op.tile_bytes + block * format.code_bytes())
         });
@@ -61,9 +61,10 @@ fn multiply<F: Coded, const M: usize, const N: usize>(op: &Operands<'_>, out: &m
         }
     }
     for m in 0..M {
-        for n in 0..N {
-            // SAFETY: a `Lanes` is sixteen floats at a multiple of 64 bytes.
-            unsafe { _mm512_store_ps(out[m * N + n].0.as_mut_ptr(), sums[m][n]) };
+        for (out, sums) in out.row(m).chunks_mut(LANES).zip(sums[m]) {
+            let mask = u16::MAX >> (LANES - out.len());
+            // SAFETY: the mask has a bit for each float of the chunk.
+            unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, sums) };
         }
     }
 }

@@ -6,19 +6,20 @@ use super::super::block32::{BLOCK, Block32, Format, Scales};
 use super::super::half_float::f16;
 use super::super::lanes::{LANES, Lanes};
 use super::super::tiles::read_block;
-use super::Operands;
+use super::{Operands, Output, ROWS_MAX};
 
 /// Multiplies any number of rows and tiles.
-pub(super) fn multiply(op: &Operands<'_>, out: &mut [Lanes]) {
-    let tiles = op.tile_count();
-    out[..op.rows * tiles].fill(Lanes::ZERO);
+pub(super) fn multiply(op: &Operands<'_>, out: &mut Output<'_>) {
     for (n, tile) in op.tiles.chunks_exact(op.tile_bytes).enumerate() {
+        let mut sums = [Lanes::ZERO; ROWS_MAX];
         for (block, x) in op.x.chunks_exact(op.rows).enumerate() {
-            op.prefetch.fetch(block);
             let weights = Weights::read(op.format, tile, op.blocks, block);
-            for (row, x) in x.iter().enumerate() {
-                weights.add_product(op.format, x, &mut out[row * tiles + n]);
+            for (x, sums) in x.iter().zip(&mut sums) {
+                weights.add_product(op.format, x, sums);
             }
+        }
+        for (row, sums) in sums[..op.rows].iter().enumerate() {
+            sums.store_partial(&mut out.row(row)[n * LANES..]);
         }
     }
 }
