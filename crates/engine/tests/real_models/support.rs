@@ -57,7 +57,7 @@ fn next_token(runner: &mut Runner, prompt: &[u32]) -> Vec<f64> {
 }
 
 /// Holds the model `name` against `tests/data/REFERENCE.SOURCE.json`.
-pub fn agrees_with_references(name: &str, reference: &str, sources: &[&str]) {
+pub(crate) fn agrees_with_references(name: &str, reference: &str, sources: &[&str]) {
     let mut file = GgufFile::open(&model_file(name)).expect("opens").expect("is GGUF");
     let decoder = Decoder::load(&mut file).expect("is a model we run");
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
