@@ -87,7 +87,6 @@ pub(crate) fn agrees_with_references(name: &str, reference: &str, sources: &[&st
             for (id, expected) in top.into_iter().filter(|(_, logprob)| exact || *logprob > LIKELY)
             {
                 let difference = (ours[id] - expected).abs();
-                println!("{what}: token {id} differs by {difference:.3} nat");
                 assert!(difference <= TOLERANCE, "{what}: token {id} differs by {difference} nat");
             }
         }

@@ -160,6 +160,9 @@ fn span_body<S: Simd>(
     }
 }
 
+/// Sums of `R` queries with `16 · T` keys.
+type Sums<S, const R: usize, const T: usize> = [[<S as Simd>::F; T]; R];
+
 /// A few queries against one block.
 struct Group<'a> {
     softcap: Option<f32>,
@@ -250,7 +253,7 @@ impl Group<'_> {
         simd: S,
         tile: usize,
         number: usize,
-    ) -> [[S::F; T]; R] {
+    ) -> Sums<S, R, T> {
         let mut sums = [[simd.splat(0.0); T]; R];
         let (lines, packed) = self.quarter::<R>(number);
         self.ask_for_keys(simd, tile, number);
@@ -267,7 +270,7 @@ impl Group<'_> {
         simd: S,
         tile: usize,
         number: usize,
-    ) -> ([[S::F; T]; R], [[S::F; T]; R]) {
+    ) -> (Sums<S, R, T>, Sums<S, R, T>) {
         let mut sums = [[[simd.splat(0.0); T]; R]; 2];
         let (lines, packed) = self.quarter::<R>(number);
         let (more_lines, more_packed) = self.quarter::<R>(number + 1);
