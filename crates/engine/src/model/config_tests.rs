@@ -30,8 +30,8 @@ fn rope_is_scaled_as_llama_cpp_reads_the_file() {
     assert_eq!(scale(None, None, Some(2.0)), 2.0);
     assert_eq!(scale(None, Some(0.0), Some(2.0)), 1.0, "0 means none");
     assert_eq!(scale(Some("none"), Some(4.0), Some(2.0)), 1.0);
-    let yarn = config(&[("llama.rope.scaling.type", Value::String("yarn".into()))]);
-    assert!(matches!(yarn, Err(ModelFileError::Unsupported { .. })));
+    let other = config(&[("llama.rope.scaling.type", Value::String("dynamic".into()))]);
+    assert!(matches!(other, Err(ModelFileError::Unsupported { .. })));
 }
 
 #[test]
@@ -51,4 +51,55 @@ fn sizes_that_no_model_has_are_refused_before_anything_is_computed_with_them() {
             assert!(refused.is_err(), "{key} = {size}");
         }
     }
+}
+
+#[test]
+fn settings_that_the_architecture_does_not_have_are_refused_by_name() {
+    for (name, value) in [
+        ("attention.sliding_window", Value::U32(4096)),
+        ("attention.scale", Value::F32(0.5)),
+        ("attn_logit_softcapping", Value::F32(50.0)),
+        ("logit_scale", Value::F32(8.0)),
+        ("attention.clamp_kqv", Value::F32(8.0)),
+        ("use_parallel_residual", Value::Bool(true)),
+        ("expert_gating_func", Value::U32(2)),
+    ] {
+        let key = format!("llama.{name}");
+        let refused = config(&[(key.as_str(), value)]).unwrap_err().to_string();
+        assert!(refused.contains(&key), "{refused}");
+    }
+    let neutral = [("llama.logit_scale", Value::F32(1.0)), ("llama.expert_count", Value::U32(0))];
+    assert!(config(&neutral).is_ok());
+}
+
+#[test]
+fn every_architecture_has_one_row() {
+    for name in [
+        "llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "gemma2", "gemma3", "phi3", "granite",
+        "olmo2", "smollm3",
+    ] {
+        assert_eq!(Family::of(name).unwrap().name, name);
+        assert!(SUPPORTED.contains(name));
+    }
+    assert!(Family::of("bert").is_none());
+}
+
+#[test]
+fn windows_come_in_periods_or_as_stated() {
+    assert_eq!(periodic(6, 6), [true, true, true, true, true, false]);
+    assert_eq!(periodic(4, 2), [true, false, true, false]);
+    assert_eq!(periodic(2, 0), [true, true]);
+}
+
+#[test]
+fn every_fourth_layer_of_smollm_3_does_not_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    let metadata = vec![("smollm3.block_count".to_owned(), Value::U32(8))];
+    TinyModel { architecture: "smollm3".into(), metadata, ..TinyModel::default() }
+        .write(&path)
+        .unwrap();
+    let config = DecoderConfig::load(&mut GgufFile::open(&path).unwrap().unwrap()).unwrap();
+    let turns: Vec<bool> = config.layers.iter().map(|layer| layer.rope.is_some()).collect();
+    assert_eq!(turns, [true, true, true, false, true, true, true, false]);
 }

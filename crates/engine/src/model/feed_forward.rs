@@ -47,12 +47,14 @@ impl FeedForward {
     ) {
         let normed = sized(&mut scratch.normed, rows * config.hidden);
         let delta = sized(&mut scratch.delta, rows * config.hidden);
-        let buffers =
+        let mut buffers =
             GatedBuffers { gate_up: &mut scratch.gate_up, activated: &mut scratch.activated };
         match self {
-            Self::Dense(gated) => gated.compute(cpu, config.activation, normed, buffers, delta),
+            Self::Dense(gated) => {
+                gated.compute(cpu, config.activation, normed, &mut buffers, delta);
+            }
             Self::Mixture(mixture) => {
-                mixture.compute(cpu, config, normed, &mut scratch.routing, buffers, delta);
+                mixture.compute(cpu, config, normed, &mut scratch.routing, &mut buffers, delta);
             }
         }
     }
@@ -70,7 +72,7 @@ impl Gated {
         cpu: &Cpu,
         activation: Activation,
         x: &[f32],
-        buffers: GatedBuffers<'_>,
+        buffers: &mut GatedBuffers<'_>,
         out: &mut [f32],
     ) {
         let (rows, width) = (out.len() / self.down[0].rows(), self.down[0].cols());

@@ -49,8 +49,7 @@ impl<'f> Metadata<'f> {
     /// A positive number; absent and 0 are none.
     pub(super) fn positive(&self, name: &str) -> Result<Option<f32>, ModelFileError> {
         match self.float(name)? {
-            None => Ok(None),
-            Some(x) if x == 0.0 => Ok(None),
+            None | Some(0.0) => Ok(None),
             Some(x) if x > 0.0 => Ok(Some(x)),
             Some(x) => Err(ModelFileError::unsupported(
                 format!("{} of {x}", self.key(name)),

@@ -49,7 +49,7 @@ impl Mixture {
         config: &DecoderConfig,
         x: &[f32],
         routing: &mut Routing,
-        mut buffers: GatedBuffers<'_>,
+        buffers: &mut GatedBuffers<'_>,
         out: &mut [f32],
     ) {
         let (hidden, used) = (config.hidden, self.experts.used);
@@ -65,7 +65,7 @@ impl Mixture {
                 continue;
             }
             let given = sized(&mut routing.given, routing.gathered.len());
-            network.compute(cpu, config.activation, &routing.gathered, buffers.again(), given);
+            network.compute(cpu, config.activation, &routing.gathered, buffers, given);
             for ((slot, _), given) in slots.zip(given.chunks_exact(hidden)) {
                 routing.outputs[slot * hidden..][..hidden].copy_from_slice(given);
             }
@@ -79,7 +79,7 @@ impl Mixture {
             let gates = sized(&mut routing.scores, x.len() / hidden);
             cpu.matmul(gate, x, gates);
             let given = sized(&mut routing.given, x.len());
-            network.compute(cpu, config.activation, x, buffers.again(), given);
+            network.compute(cpu, config.activation, x, buffers, given);
             for ((out, given), gate) in
                 out.chunks_exact_mut(hidden).zip(given.chunks_exact(hidden)).zip(gates)
             {
@@ -126,12 +126,5 @@ impl Mixture {
 fn add(out: &mut [f32], x: &[f32], weight: f32) {
     for (out, x) in out.iter_mut().zip(x) {
         *out = x.mul_add(weight, *out);
-    }
-}
-
-impl GatedBuffers<'_> {
-    /// The same buffers for one of several networks.
-    fn again(&mut self) -> GatedBuffers<'_> {
-        GatedBuffers { gate_up: self.gate_up, activated: self.activated }
     }
 }

@@ -96,11 +96,11 @@ impl Scaling {
     fn read(data: &mut Metadata<'_>, width: usize) -> Result<Self, ModelFileError> {
         // As in llama.cpp, a file that gives a factor and no type means linear, older files have another key,
         // and a factor of 0 is none.
-        let factor = match data.positive("rope.scaling.factor")? {
-            None => data.positive("rope.scale_linear")?,
-            given => given,
+        let name = match data.get("rope.scaling.factor") {
+            None => "rope.scale_linear",
+            Some(_) => "rope.scaling.factor",
         };
-        let factor = f64::from(factor.unwrap_or(1.0));
+        let factor = f64::from(data.positive(name)?.unwrap_or(1.0));
         let key = data.key("rope.scaling.type");
         let kind = data.file.text(&key)?.unwrap_or("linear").to_owned();
         if data.file.has("rope_freqs.weight") {

@@ -13,6 +13,9 @@ use std::process::{Command, Stdio};
 
 /// Nats by which correct engines differ on the first token.
 const TOLERANCE: f64 = 0.4;
+/// Log-probability from which an engine that rounds as much as ours is asked to agree. What is rarer moves by
+/// more; there, ours is held against the float reference alone.
+const LIKELY: f64 = -4.6;
 /// Margin above which correct engines choose alike.
 const MARGIN: f64 = 0.25;
 /// Blocks of the cache: room for any prompt of the references.
@@ -54,7 +57,7 @@ fn next_token(runner: &mut Runner, prompt: &[u32]) -> Vec<f64> {
 }
 
 /// Holds the model `name` against `tests/data/REFERENCE.SOURCE.json`.
-pub fn agrees_with_references(name: &str, reference: &str, sources: &[&str]) {
+pub(crate) fn agrees_with_references(name: &str, reference: &str, sources: &[&str]) {
     let mut file = GgufFile::open(&model_file(name)).expect("opens").expect("is GGUF");
     let decoder = Decoder::load(&mut file).expect("is a model we run");
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -80,9 +83,10 @@ pub fn agrees_with_references(name: &str, reference: &str, sources: &[&str]) {
             if top[0].1 - top[1].1 > MARGIN {
                 assert_eq!(best, top[0].0, "{what}: the first choice");
             }
-            for (id, expected) in top {
+            let exact = *source == "numpy";
+            for (id, expected) in top.into_iter().filter(|(_, logprob)| exact || *logprob > LIKELY)
+            {
                 let difference = (ours[id] - expected).abs();
-                println!("{what}: token {id} differs by {difference:.3} nat");
                 assert!(difference <= TOLERANCE, "{what}: token {id} differs by {difference} nat");
             }
         }

@@ -63,7 +63,7 @@ fn silu_mul_body(gate: &[f32], up: &[f32], out: &mut [f32]) {
 #[inline(always)]
 fn gelu_mul_body(gate: &[f32], up: &[f32], out: &mut [f32]) {
     /// −2 · √(2/π).
-    const SLOPE: f32 = -1.595_769_1;
+    const SLOPE: f32 = -2.0 * 0.797_884_6;
     gated_body(gate, up, out, |gate| {
         let cubic = gate.mul(gate).mul_add(Lanes::splat(0.044_715), Lanes::splat(1.0));
         gate.mul(Lanes::splat(SLOPE)).mul(cubic)

@@ -40,10 +40,11 @@ impl Softmax {
     /// Before any key.
     pub(super) const EMPTY: Self = Self { largest: f32::NEG_INFINITY, total: 0.0 };
 
-    /// `out = sum / total`.
+    /// The weighted mean, `sum / total`.
     pub(super) fn finish(self, sum: &[f32], out: &mut [f32]) {
+        let share = 1.0 / self.total;
         for (out, sum) in out.iter_mut().zip(sum) {
-            *out = sum / self.total;
+            *out = sum * share;
         }
     }
 }
@@ -66,14 +67,15 @@ impl Part<'_> {
     /// The queries, scaled: those of a [`GROUP`] side by side, `[head_dim, group]`, group after group.
     pub(super) fn pack(&self, packed: &mut [f32]) {
         let (dim, count) = (self.head_dim(), self.queries());
-        for index in 0..count {
-            let (row, head) = self.query(index);
-            let q = &self.q[row * self.q_width + head * dim..][..dim];
-            let group = index / GROUP * GROUP;
-            let width = GROUP.min(count - group);
-            let column = packed[group * dim + index % GROUP..].iter_mut().step_by(width);
-            for (packed, q) in column.zip(q) {
-                *packed = q * self.spec.scale;
+        for first in (0..count).step_by(GROUP) {
+            let width = GROUP.min(count - first);
+            let packed = &mut packed[first * dim..][..width * dim];
+            for lane in 0..width {
+                let (row, head) = self.query(first + lane);
+                let q = &self.q[row * self.q_width + head * dim..][..dim];
+                for (packed, q) in packed.chunks_exact_mut(width).zip(q) {
+                    packed[lane] = q * self.spec.scale;
+                }
             }
         }
     }
@@ -126,17 +128,25 @@ fn span_body<S: Simd>(
     let table = part.places.row(part.tile.first).blocks;
     let blocks = seen.start.max(span * SPAN_BLOCKS)..seen.end.min((span + 1) * SPAN_BLOCKS);
     out.fill(0.0);
+    let mut visible = [(0, 0); QUERIES_MAX];
+    for (query, visible) in visible[..count].iter_mut().enumerate() {
+        let range = part.visible(query);
+        *visible = (range.start, range.end);
+    }
+    let head = |block: usize| part.cache.head(part.spec.layer, table[block], part.kv_head);
     for block in blocks {
-        let (keys, values) = part.cache.head(part.spec.layer, table[block], part.kv_head);
+        let (keys, values) = head(block);
+        let next = head((block + 1).min(seen.end - 1));
         for first in (0..count).step_by(GROUP) {
             let width = GROUP.min(count - first);
             let group = Group {
-                part,
-                block,
-                first,
+                softcap: part.spec.softcap,
+                start: block * BLOCK_TOKENS,
+                visible: &visible[first..][..width],
                 packed: &packed[first * dim..][..width * dim],
                 keys,
                 values,
+                next: if first == 0 { next } else { (&[], &[]) },
             };
             let (softmax, out) =
                 (&mut softmax[first..][..width], &mut out[first * dim..][..width * dim]);
@@ -150,22 +160,28 @@ fn span_body<S: Simd>(
     }
 }
 
+/// Sums of `R` queries with `16 · T` keys.
+type Sums<S, const R: usize, const T: usize> = [[<S as Simd>::F; T]; R];
+
 /// A few queries against one block.
 struct Group<'a> {
-    part: &'a Part<'a>,
-    block: usize,
-    /// Number of the first query in the part.
-    first: usize,
+    softcap: Option<f32>,
+    /// Position of the block's first key.
+    start: usize,
+    /// The first position that each query sees, and one past its last.
+    visible: &'a [(usize, usize)],
     /// `[head_dim, queries]`.
     packed: &'a [f32],
     keys: &'a [[u16; BLOCK_TOKENS]],
     values: &'a [u16],
+    /// Keys and values of the block to come, to be asked for in time; empty where others do so.
+    next: (&'a [[u16; BLOCK_TOKENS]], &'a [u16]),
 }
 
 impl Group<'_> {
     #[inline(always)]
     fn step<S: Simd, const R: usize>(&self, simd: S, softmax: &mut [Softmax], out: &mut [f32]) {
-        let (dim, start) = (self.keys.len(), self.block * BLOCK_TOKENS);
+        let dim = self.keys.len();
         let mut weights = [[0.0; BLOCK_TOKENS]; R];
         // With 16 vector registers, half of the keys at a time.
         if S::WIDE {
@@ -176,21 +192,22 @@ impl Group<'_> {
         }
         let mut seen = 0;
         for (query, weights) in weights.iter_mut().enumerate() {
-            let visible = self.part.visible(self.first + query);
-            let from = visible.start.saturating_sub(start);
-            let to = visible.end.saturating_sub(start).min(BLOCK_TOKENS);
+            let (from, to) = self.visible[query];
+            let from = from.saturating_sub(self.start);
+            let to = to.saturating_sub(self.start).min(BLOCK_TOKENS);
             if from >= to {
                 *weights = [0.0; BLOCK_TOKENS];
                 continue;
             }
             seen = seen.max(to);
             let out = &mut out[query * dim..][..dim];
-            soften(weights, from..to, self.part.spec.softcap, &mut softmax[query], out);
+            soften(weights, from..to, self.softcap, &mut softmax[query], out);
         }
         self.add_values::<S, R>(simd, &weights, seen, out);
     }
 
-    /// Scores of `R` queries against `16 · T` keys from `16 · tile` on.
+    /// Scores of `R` queries against `16 · T` keys from `16 · tile` on: four chains of additions, each over a
+    /// quarter of the head, `(c₀ + c₁) + (c₂ + c₃)`.
     #[inline(always)]
     fn scores<S: Simd, const R: usize, const T: usize>(
         &self,
@@ -198,54 +215,85 @@ impl Group<'_> {
         tile: usize,
         scores: &mut [[f32; BLOCK_TOKENS]; R],
     ) {
-        // Enough sums at a time to hide the latency of an addition; the sums themselves are the same.
-        let sums = match R {
-            1 => self.chains::<S, R, T, 4>(simd, tile),
-            2 => self.chains::<S, R, T, 2>(simd, tile),
-            _ => self.chains::<S, R, T, 1>(simd, tile),
-        };
-        for (r, scores) in scores.iter_mut().enumerate() {
-            let scores = &mut scores.as_chunks_mut::<LANES>().0[tile..];
-            for (t, scores) in scores.iter_mut().take(T).enumerate() {
-                let halves = [0, 2].map(|c| simd.add(sums[c][r][t], sums[c + 1][r][t]));
-                simd.store(simd.add(halves[0], halves[1]), scores);
+        let mut pairs = [[simd.splat(0.0); T]; R];
+        for pair in 0..2 {
+            // One query alone: two chains at a time, to hide the latency of an addition.
+            let (first, second) = if R == 1 {
+                self.two_chains::<S, R, T>(simd, tile, 2 * pair)
+            } else {
+                let first = self.chain::<S, R, T>(simd, tile, 2 * pair);
+                (first, self.chain::<S, R, T>(simd, tile, 2 * pair + 1))
+            };
+            for r in 0..R {
+                for t in 0..T {
+                    let sum = simd.add(first[r][t], second[r][t]);
+                    if pair == 0 {
+                        pairs[r][t] = sum;
+                    } else {
+                        let scores = &mut scores[r].as_chunks_mut::<LANES>().0[tile + t];
+                        simd.store(simd.add(pairs[r][t], sum), scores);
+                    }
+                }
             }
         }
     }
 
-    /// The chains of [`Group::scores`], `C` at a time.
+    /// Elements of the head in chain `number`: their keys and queries.
     #[inline(always)]
-    fn chains<S: Simd, const R: usize, const T: usize, const C: usize>(
+    fn quarter<const R: usize>(&self, number: usize) -> (&[[u16; BLOCK_TOKENS]], &[[f32; R]]) {
+        let length = self.keys.len() / CHAINS;
+        let packed = self.packed.as_chunks::<R>().0;
+        (&self.keys[number * length..][..length], &packed[number * length..][..length])
+    }
+
+    /// One chain of [`Group::scores`].
+    #[inline(always)]
+    fn chain<S: Simd, const R: usize, const T: usize>(
         &self,
         simd: S,
         tile: usize,
-    ) -> [[[S::F; T]; R]; CHAINS] {
-        let packed = self.packed.as_chunks::<R>().0;
-        let length = self.keys.len() / CHAINS;
-        assert_eq!(packed.len(), self.keys.len(), "queries and keys differ in length");
-        let mut sums = [[[simd.splat(0.0); T]; R]; CHAINS];
-        for first in (0..CHAINS).step_by(C) {
-            let mut some = [[[simd.splat(0.0); T]; R]; C];
-            for step in 0..length {
-                for (c, sums) in some.iter_mut().enumerate() {
-                    let element = (first + c) * length + step;
-                    // SAFETY: `first + c < CHAINS` and `step < length`, so it is below the length of both.
-                    let (line, q) = unsafe {
-                        (self.keys.get_unchecked(element), packed.get_unchecked(element))
-                    };
-                    let line = line.as_chunks::<LANES>().0;
-                    let keys: [S::F; T] = std::array::from_fn(|t| simd.widen(&line[tile + t]));
-                    for (sums, q) in sums.iter_mut().zip(q) {
-                        let q = simd.splat(*q);
-                        for (sum, key) in sums.iter_mut().zip(keys) {
-                            *sum = simd.mul_add(q, key, *sum);
-                        }
-                    }
-                }
-            }
-            sums[first..first + C].copy_from_slice(&some);
+        number: usize,
+    ) -> Sums<S, R, T> {
+        let mut sums = [[simd.splat(0.0); T]; R];
+        let (lines, packed) = self.quarter::<R>(number);
+        self.ask_for_keys(simd, tile, number);
+        for (line, q) in lines.iter().zip(packed) {
+            accumulate(simd, tile, line, q, &mut sums);
         }
         sums
+    }
+
+    /// Two chains of [`Group::scores`], from `number` on.
+    #[inline(always)]
+    fn two_chains<S: Simd, const R: usize, const T: usize>(
+        &self,
+        simd: S,
+        tile: usize,
+        number: usize,
+    ) -> (Sums<S, R, T>, Sums<S, R, T>) {
+        let mut sums = [[[simd.splat(0.0); T]; R]; 2];
+        let (lines, packed) = self.quarter::<R>(number);
+        let (more_lines, more_packed) = self.quarter::<R>(number + 1);
+        self.ask_for_keys(simd, tile, number);
+        self.ask_for_keys(simd, tile, number + 1);
+        for ((line, q), (more_line, more_q)) in
+            lines.iter().zip(packed).zip(more_lines.iter().zip(more_packed))
+        {
+            accumulate(simd, tile, line, q, &mut sums[0]);
+            accumulate(simd, tile, more_line, more_q, &mut sums[1]);
+        }
+        (sums[0], sums[1])
+    }
+
+    /// Asks for a quarter of the next block's keys.
+    #[inline(always)]
+    fn ask_for_keys<S: Simd>(&self, simd: S, tile: usize, number: usize) {
+        let length = self.keys.len() / CHAINS;
+        if tile == 0 && !self.next.0.is_empty() {
+            for line in &self.next.0[number * length..][..length] {
+                simd.prefetch(line);
+            }
+        }
     }
 
     /// `out[q] += Σ weights[q][j] · values[j]` over the first `seen` keys, key after key.
@@ -293,29 +341,58 @@ impl Group<'_> {
         let out = out.as_chunks_mut::<LANES>().0;
         assert!(seen <= BLOCK_TOKENS && chunk + N <= chunks, "columns outside the head");
         assert!(values.len() == BLOCK_TOKENS * chunks && out.len() == R * chunks, "odd shapes");
-        let mut sums = [[simd.splat(0.0); N]; R];
-        for (r, sums) in sums.iter_mut().enumerate() {
-            for (n, sum) in sums.iter_mut().enumerate() {
-                *sum = simd.load(&out[r * chunks + chunk + n]);
+        let zero = simd.splat(0.0);
+        let mut sums = [[zero; N]; R];
+        for r in 0..R {
+            for n in 0..N {
+                sums[r][n] = simd.load(&out[r * chunks + chunk + n]);
             }
         }
         for key in 0..seen {
-            let row: [S::F; N] = std::array::from_fn(|n| {
+            for n in (0..N).step_by(2) {
+                if let Some(line) = self.next.1.get((key * chunks + chunk + n) * LANES..) {
+                    simd.prefetch(line);
+                }
+            }
+            let mut row = [zero; N];
+            for n in 0..N {
                 // SAFETY: `key < BLOCK_TOKENS` and `chunk + n < chunks`, whose product is the length.
-                simd.widen(unsafe { values.get_unchecked(key * chunks + chunk + n) })
-            });
-            for (sums, weights) in sums.iter_mut().zip(weights) {
+                row[n] = simd.widen(unsafe { values.get_unchecked(key * chunks + chunk + n) });
+            }
+            for r in 0..R {
                 // SAFETY: `key < seen <= BLOCK_TOKENS`.
-                let weight = simd.splat(unsafe { *weights.get_unchecked(key) });
-                for (sum, value) in sums.iter_mut().zip(row) {
-                    *sum = simd.mul_add(weight, value, *sum);
+                let weight = simd.splat(unsafe { *weights[r].get_unchecked(key) });
+                for n in 0..N {
+                    sums[r][n] = simd.mul_add(weight, row[n], sums[r][n]);
                 }
             }
         }
-        for (r, sums) in sums.iter().enumerate() {
-            for (n, sum) in sums.iter().enumerate() {
-                simd.store(*sum, &mut out[r * chunks + chunk + n]);
+        for r in 0..R {
+            for n in 0..N {
+                simd.store(sums[r][n], &mut out[r * chunks + chunk + n]);
             }
+        }
+    }
+}
+
+/// Adds one element's products of `R` queries and `16 · T` keys.
+#[inline(always)]
+fn accumulate<S: Simd, const R: usize, const T: usize>(
+    simd: S,
+    tile: usize,
+    line: &[u16; BLOCK_TOKENS],
+    q: &[f32; R],
+    sums: &mut [[S::F; T]; R],
+) {
+    let line = line.as_chunks::<LANES>().0;
+    let mut keys = [simd.splat(0.0); T];
+    for t in 0..T {
+        keys[t] = simd.widen(&line[tile + t]);
+    }
+    for r in 0..R {
+        let q = simd.splat(q[r]);
+        for t in 0..T {
+            sums[r][t] = simd.mul_add(q, keys[t], sums[r][t]);
         }
     }
 }

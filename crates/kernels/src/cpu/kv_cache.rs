@@ -32,6 +32,7 @@ impl KvShape {
     }
 
     /// Numbers of one block in one layer.
+    #[inline]
     fn layer_block(&self) -> usize {
         self.kv_heads * self.head_block()
     }
@@ -39,6 +40,7 @@ impl KvShape {
     /// Numbers of one block, layer and head: keys `[head_dim, BLOCK_TOKENS]` (so that the lanes run over
     /// keys, and a line of the processor's cache holds one element of all), then values `[BLOCK_TOKENS,
     /// head_dim]`.
+    #[inline]
     fn head_block(&self) -> usize {
         2 * self.head_dim * BLOCK_TOKENS
     }
@@ -74,6 +76,7 @@ impl KvCache {
     }
 
     /// Where a block's part of a layer begins in `data`.
+    #[inline]
     fn block_start(&self, layer: usize, block: u32) -> usize {
         assert!((block as usize) < self.blocks, "block {block} of {}", self.blocks);
         assert!(layer < self.shape.layers, "layer {layer} of {}", self.shape.layers);
@@ -226,6 +229,7 @@ impl Places {
         self.rows.is_empty()
     }
 
+    #[inline]
     pub(super) fn row(&self, index: usize) -> Place<'_> {
         let row = self.rows[index];
         let blocks = &self.tables[row.table_start..][..row.table_len];

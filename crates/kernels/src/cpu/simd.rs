@@ -28,6 +28,8 @@ pub(super) trait Simd: Copy {
     /// `a · b + c` with one rounding.
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Asks for a line of memory that will be read soon. Only a hint.
+    fn prefetch(self, line: &[u16]);
 }
 
 /// Any processor.
@@ -77,6 +79,9 @@ impl Simd for Plain {
     fn add(self, a: Lanes, b: Lanes) -> Lanes {
         a.add(b)
     }
+
+    #[inline(always)]
+    fn prefetch(self, _line: &[u16]) {}
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -177,6 +182,12 @@ mod x86 {
             // SAFETY: see above.
             unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
         }
+
+        #[inline(always)]
+        fn prefetch(self, line: &[u16]) {
+            // SAFETY: see above.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+        }
     }
 
     impl Simd for Avx512 {
@@ -228,6 +239,12 @@ mod x86 {
         fn add(self, a: __m512, b: __m512) -> __m512 {
             // SAFETY: see above.
             unsafe { _mm512_add_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn prefetch(self, line: &[u16]) {
+            // SAFETY: see above.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
         }
     }
 }
