@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 const TEXT: &str = "/v1/completions";
 
 fn ask(more: Value) -> Value {
-    let mut body =
-        json!({"model": MODEL, "prompt": "Once upon a time", "max_tokens": 8, "temperature": 1.0, "seed": 11});
+    let mut body = json!({"model": MODEL, "prompt": "Once upon a time", "max_tokens": 8, "temperature": 1.0, "seed": 11});
     let (Value::Object(fields), Value::Object(more)) = (&mut body, more) else { panic!("objects") };
     fields.extend(more);
     body
@@ -80,14 +79,19 @@ async fn a_chat_has_choices_too() {
 async fn prompts_in_a_list_are_answered_in_order() {
     let fleet = Fleet::start(1).await;
     let prompts = json!(["The capital of France is", "The capital of Japan is"]);
-    let greedy = |more| ask(json!({"temperature": 0, "max_tokens": 1})).as_object().cloned().map(|mut fields| {
-        let Value::Object(more) = more else { panic!("an object") };
-        fields.extend(more);
-        Value::Object(fields)
-    });
+    let greedy = |more| {
+        ask(json!({"temperature": 0, "max_tokens": 1})).as_object().cloned().map(|mut fields| {
+            let Value::Object(more) = more else { panic!("an object") };
+            fields.extend(more);
+            Value::Object(fields)
+        })
+    };
     let answer = fleet.post(TEXT, &greedy(json!({"prompt": prompts})).expect("a body")).await.ok();
     assert_eq!(texts(&answer), [" Paris", " Tokyo"]);
-    assert_eq!(answer["usage"], json!({"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12, "prompt_tokens_details": {"cached_tokens": answer["usage"]["prompt_tokens_details"]["cached_tokens"]}}));
+    assert_eq!(
+        answer["usage"],
+        json!({"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12, "prompt_tokens_details": {"cached_tokens": answer["usage"]["prompt_tokens_details"]["cached_tokens"]}})
+    );
     let ids = json!([[504, 3575, 282, 4649, 314], [504, 3575, 282, 4649, 314]]);
     let body = greedy(json!({"prompt": ids, "n": 2})).expect("a body");
     assert_eq!(texts(&fleet.post(TEXT, &body).await.ok()), [" Paris"; 4]);
@@ -124,7 +128,9 @@ async fn limits_are_told() {
 #[tokio::test]
 async fn a_prompt_is_repeated_and_scored() {
     let fleet = Fleet::start(1).await;
-    let echo = ask(json!({"prompt": "The capital of France is", "echo": true, "logprobs": 2, "max_tokens": 2, "temperature": 0}));
+    let echo = ask(
+        json!({"prompt": "The capital of France is", "echo": true, "logprobs": 2, "max_tokens": 2, "temperature": 0}),
+    );
     let answer = fleet.post(TEXT, &echo).await.ok();
     let choice = &answer["choices"][0];
     assert_eq!(choice["text"], "The capital of France is Paris.");
@@ -143,7 +149,9 @@ async fn a_prompt_is_repeated_and_scored() {
     let score = fleet.post(TEXT, &ask(text)).await.ok();
     assert_eq!(score["choices"][0]["logprobs"], *logprobs);
     assert_eq!(score["usage"]["completion_tokens"], 0);
-    let streamed = ask(json!({"prompt": "The capital of France is", "echo": true, "logprobs": 2, "max_tokens": 2, "temperature": 0, "stream": true, "n": 2}));
+    let streamed = ask(
+        json!({"prompt": "The capital of France is", "echo": true, "logprobs": 2, "max_tokens": 2, "temperature": 0, "stream": true, "n": 2}),
+    );
     let events = Client::new().stream(fleet.traffic, TEXT, &streamed).await.rest().await;
     let (texts, _) = assembled(&events, 2);
     assert_eq!(texts, ["The capital of France is Paris."; 2]);
@@ -167,13 +175,17 @@ async fn an_answer_ends_where_it_is_told_to() {
     let chat = |more: Value| {
         let mut body = json!({"model": MODEL, "temperature": 0, "messages": [
             {"role": "user", "content": "What is the capital of Japan? Answer in one sentence."}]});
-        body.as_object_mut().expect("an object").extend(more.as_object().cloned().expect("an object"));
+        body.as_object_mut()
+            .expect("an object")
+            .extend(more.as_object().cloned().expect("an object"));
         body
     };
     let content = |answer: Value| answer["choices"][0]["message"]["content"].clone();
-    let ask = |more: Value| fleet.post("/v1/chat/completions", &chat(more));
-    let included =
-        ask(json!({"stop": "Japan is", "include_stop_str_in_output": true})).await.ok();
+    let ask = |more: Value| {
+        let (fleet, body) = (&fleet, chat(more));
+        async move { fleet.post("/v1/chat/completions", &body).await }
+    };
+    let included = ask(json!({"stop": "Japan is", "include_stop_str_in_output": true})).await.ok();
     assert_eq!(content(included), "The capital of Japan is");
     // Eight tokens with the end of the turn: it may not come before twelve.
     let longer = ask(json!({"min_tokens": 12, "max_tokens": 40})).await.ok();
@@ -208,7 +220,11 @@ async fn tokens_and_text_are_told_without_a_generation() {
     for (path, body, param) in [
         ("/tokenize", json!({"model": MODEL}), "prompt"),
         ("/tokenize", json!({"model": MODEL, "prompt": "x", "messages": []}), "messages"),
-        ("/tokenize", json!({"model": MODEL, "prompt": "x", "add_special_token": true}), "add_special_token"),
+        (
+            "/tokenize",
+            json!({"model": MODEL, "prompt": "x", "add_special_token": true}),
+            "add_special_token",
+        ),
         ("/detokenize", json!({"model": MODEL, "tokens": [49_152]}), "tokens"),
         ("/detokenize", json!({"model": MODEL}), "tokens"),
     ] {

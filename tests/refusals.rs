@@ -67,11 +67,7 @@ async fn each_mistake_names_its_field() {
         (json!({"logit_bias": {"x": 1}}), "invalid_value", "logit_bias"),
         (json!({"n": 129}), "invalid_value", "n"),
         (json!({"tools": [{"type": "function"}]}), "unsupported_parameter", "tools"),
-        (
-            json!({"response_format": {"type": "xml"}}),
-            "invalid_value",
-            "response_format.type",
-        ),
+        (json!({"response_format": {"type": "xml"}}), "invalid_value", "response_format.type"),
         (json!({"temprature": 0}), "unknown_parameter", "temprature"),
     ] {
         let error = fleet.post(CHAT, &chat(change.clone())).await.error(400);

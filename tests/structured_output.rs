@@ -15,8 +15,11 @@ fn ask(prompt: &str, more: Value) -> Value {
 
 fn contents(answer: &Value) -> Vec<(String, &str)> {
     let choices = answer["choices"].as_array().expect("choices").iter();
-    let content = |choice: &'_ Value| choice["message"]["content"].as_str().expect("text").to_owned();
-    choices.map(|choice| (content(choice), choice["finish_reason"].as_str().expect("why"))).collect()
+    let content =
+        |choice: &'_ Value| choice["message"]["content"].as_str().expect("text").to_owned();
+    choices
+        .map(|choice| (content(choice), choice["finish_reason"].as_str().expect("why")))
+        .collect()
 }
 
 /// Fields of objects within objects, an enumeration, an array of some length, bounds, and letters beyond ASCII.
@@ -43,10 +46,13 @@ fn person() -> Value {
 fn is_person(value: &Value) -> bool {
     let length = |value: &Value| value.as_str().map(|text| text.chars().count());
     let (home, marks) = (&value["home"], value["marks"].as_array());
-    let floor = home["floor"].is_null() || home["floor"].as_i64().is_some_and(|f| (-2..=40).contains(&f));
+    let floor =
+        home["floor"].is_null() || home["floor"].as_i64().is_some_and(|f| (-2..=40).contains(&f));
     let marks = marks.is_some_and(|marks| {
         (1..=3).contains(&marks.len())
-            && marks.iter().all(|mark| mark.as_f64().is_some_and(|mark| (0.0..=1.0).contains(&mark)))
+            && marks
+                .iter()
+                .all(|mark| mark.as_f64().is_some_and(|mark| (0.0..=1.0).contains(&mark)))
     });
     value.as_object().is_some_and(|fields| fields.len() == 5)
         && length(&value["name"]).is_some_and(|length| (1..=20).contains(&length))
@@ -124,7 +130,8 @@ async fn any_object_expressions_choices_and_grammars() {
         let month: u32 = content[5..7].parse().expect(&content);
         assert!((1..=12).contains(&month) && content.starts_with("20"), "{content}");
     }
-    let choice = json!({"structured_outputs": {"choice": ["yes", "no", "per\"haps"]}, "n": 8, "seed": 3});
+    let choice =
+        json!({"structured_outputs": {"choice": ["yes", "no", "per\"haps"]}, "n": 8, "seed": 3});
     for (content, reason) in contents(&post("Is it so?", choice).await) {
         assert!(["yes", "no", "per\"haps"].contains(&content.as_str()), "{content}");
         assert_eq!(reason, "stop");
@@ -141,7 +148,10 @@ async fn any_object_expressions_choices_and_grammars() {
     let text = json!({"model": MODEL, "prompt": "Digits:", "guided_regex": "[0-9]{30}", "stop": "7", "seed": 1, "max_tokens": 64});
     let answer = fleet.post("/v1/completions", &text).await.ok();
     let digits = answer["choices"][0]["text"].as_str().expect("text");
-    assert!(digits.len() < 30 && digits.chars().all(|c| c.is_ascii_digit() && c != '7'), "{digits}");
+    assert!(
+        digits.len() < 30 && digits.chars().all(|c| c.is_ascii_digit() && c != '7'),
+        "{digits}"
+    );
 }
 
 #[tokio::test]
@@ -160,18 +170,28 @@ async fn what_cannot_be_followed_is_refused_with_the_reason() {
     let schema = |schema: Value| json!({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}});
     for (more, param, reason) in [
         (schema(json!({"type": "strange"})), "response_format.json_schema.schema", "strange"),
-        (schema(json!({"uniqueItems": true, "type": "array"})), "response_format.json_schema.schema", "uniqueItems"),
+        (
+            schema(json!({"uniqueItems": true, "type": "array"})),
+            "response_format.json_schema.schema",
+            "uniqueItems",
+        ),
         (json!({"guided_regex": "("}), "guided_regex", ""),
         (json!({"guided_regex": "(?=x)"}), "guided_regex", ""),
         (json!({"guided_grammar": "root ::= \"x\""}), "guided_grammar", ""),
         (json!({"guided_regex": "x".repeat(5_000)}), "guided_regex", "4096"),
     ] {
         let error = fleet.post(CHAT, &ask("x", more.clone())).await.error(400);
-        assert_eq!((&error["code"], &error["param"]), (&json!("invalid_grammar"), &json!(param)), "{error}");
+        assert_eq!(
+            (&error["code"], &error["param"]),
+            (&json!("invalid_grammar"), &json!(param)),
+            "{error}"
+        );
         assert!(error["message"].as_str().is_some_and(|text| text.contains(reason)), "{error}");
     }
     let both = ask("x", json!({"guided_regex": "x", "response_format": {"type": "json_object"}}));
     assert_eq!(fleet.post(CHAT, &both).await.error(400)["param"], "guided_regex");
-    let endless = ask("x", json!({"guided_regex": "x", "ignore_eos": true}));
-    assert_eq!(fleet.post(CHAT, &endless).await.error(400)["param"], "min_tokens");
+    for (field, value) in [("ignore_eos", json!(true)), ("min_tokens", json!(1))] {
+        let endless = ask("x", json!({"guided_regex": "x", field: value}));
+        assert_eq!(fleet.post(CHAT, &endless).await.error(400)["param"], field);
+    }
 }

@@ -62,7 +62,10 @@ async fn an_answer_that_curl_saved_is_the_same_again() {
         "messages": [{"role": "user", "content": "Say something."}]});
     for (path, more) in [
         ("/v1/chat/completions", json!({})),
-        ("/v1/chat/completions", json!({"stream": true, "stream_options": {"include_usage": true}})),
+        (
+            "/v1/chat/completions",
+            json!({"stream": true, "stream_options": {"include_usage": true}}),
+        ),
     ] {
         let mut request = chat.clone();
         request.as_object_mut().expect("fields").extend(more.as_object().cloned().expect("fields"));
@@ -73,14 +76,19 @@ async fn an_answer_that_curl_saved_is_the_same_again() {
         assert_eq!(code, Some(0), "{said}{noted}");
         assert!(said.starts_with("same: 24 tokens, log-probabilities of 24 tokens"), "{said}");
     }
-    let saved = Saved::new(json!({"model": MODEL, "prompt": "Once", "max_tokens": 9, "logprobs": 1, "echo": true, "stream": true}));
+    let saved = Saved::new(
+        json!({"model": MODEL, "prompt": "Once", "max_tokens": 9, "logprobs": 1, "echo": true, "stream": true}),
+    );
     let answer = saved.ask(&fleet, "/v1/completions").await;
     let request = saved.path("request.json").display().to_string();
-    let (code, said, noted) =
-        verify(&fleet, &answer, &["--request", &request, "--json"]).await;
+    let (code, said, noted) = verify(&fleet, &answer, &["--request", &request, "--json"]).await;
     assert_eq!(code, Some(0), "{said}{noted}");
     let report: Value = serde_json::from_str(&said).expect("JSON");
-    assert_eq!((&report["verdict"], &report["scored_tokens"]), (&json!("same"), &json!(10)), "{report}");
+    assert_eq!(
+        (&report["verdict"], &report["scored_tokens"]),
+        (&json!("same"), &json!(10)),
+        "{report}"
+    );
     assert_eq!(report["fingerprint"]["saved"], report["fingerprint"]["now"]);
     assert!(report["seed"].is_u64(), "{report}");
 }
@@ -106,7 +114,11 @@ async fn what_differs_is_said_with_an_exit_code_of_its_own() {
         f64::from_bits(logprob.to_bits() ^ 1).into();
     let (code, said, _) = verify(&fleet, &file("bit", &last_bit), &["--json"]).await;
     let report: Value = serde_json::from_str(&said).expect("JSON");
-    assert_eq!((code, &report["differences"][0]["what"]), (Some(3), &json!("logprobs")), "{report}");
+    assert_eq!(
+        (code, &report["differences"][0]["what"]),
+        (Some(3), &json!("logprobs")),
+        "{report}"
+    );
     let mut other = forged.clone();
     other["system_fingerprint"] = "fp_of_another".into();
     let (code, said, _) = verify(&fleet, &file("other", &other), &[]).await;

@@ -8,7 +8,7 @@ mod saved;
 
 pub(crate) use answer::Answer;
 pub(crate) use compare::{Difference, Verdict, compare};
-pub(crate) use saved::{Saved, SavedError};
+pub(crate) use saved::Saved;
 
 #[cfg(test)]
 mod tests;

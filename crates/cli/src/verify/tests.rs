@@ -1,5 +1,6 @@
 //! Saved answers of every form, and what differs in them.
 
+use super::saved::SavedError;
 use super::*;
 use serde_json::{Value, json};
 
