@@ -9,6 +9,7 @@ use crate::request::{
 use crate::sampling::{History, Key, Restrictions, Sampler, SamplingError, Scratch, logprobs};
 use crate::tokenizer::Tokenizer;
 use inferno_kernels::Level;
+use llguidance::toktrie::SimpleVob;
 use std::ops::Range;
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -216,7 +217,7 @@ impl Active {
             true => self.stop_token_ids.iter().chain(tokenizer.eos()).copied().collect(),
             false => Vec::new(),
         };
-        let allowed = mask.as_ref().map(|mask| mask.as_slice());
+        let allowed = mask.as_ref().map(SimpleVob::as_slice);
         let restrictions = Restrictions { allowed, banned: &banned };
         let position = self.prompt_tokens + self.generated;
         Ok(self.sampler.sample(logits, &self.history, restrictions, position, scratch)?)
