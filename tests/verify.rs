@@ -58,7 +58,7 @@ async fn verify(fleet: &Fleet, file: &Path, more: &[&str]) -> (Option<i32>, Stri
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_curl_saved_is_the_same_again() {
     let fleet = Fleet::start(2).await;
-    let chat = json!({"model": MODEL, "max_tokens": 12, "temperature": 1.0, "n": 2, "logprobs": true, "top_logprobs": 2,
+    let chat = json!({"model": MODEL, "max_tokens": 12, "temperature": 1.0, "n": 2, "ignore_eos": true, "logprobs": true, "top_logprobs": 2,
         "messages": [{"role": "user", "content": "Say something."}]});
     for (path, more) in [
         ("/v1/chat/completions", json!({})),

@@ -10,6 +10,7 @@ use crate::request::{
 use crate::sampling::{History, Key, Restrictions, Sampler, SamplingError, Scratch, logprobs};
 use crate::tokenizer::Tokenizer;
 use inferno_kernels::Level;
+use llguidance::toktrie::SimpleVob;
 use std::ops::Range;
 use std::time::Instant;
 use tracing::Span;
@@ -48,6 +49,13 @@ struct PromptScore {
     top: usize,
     /// Of `prompt[1..]`.
     scores: Vec<TokenLogprob>,
+}
+
+impl PromptScore {
+    fn unscored(&self, computed: &Range<usize>) -> Range<usize> {
+        let wanted = self.scores.len()..self.prompt.len() - 1;
+        computed.start.max(wanted.start)..computed.end.min(wanted.end)
+    }
 }
 
 /// Why a generation cannot go on.
@@ -146,9 +154,7 @@ impl Active {
     /// Which of the positions `computed` give log-probabilities of the prompt that are asked for and not yet known:
     /// position p those of token p + 1. After a preemption positions are computed again.
     pub(crate) fn unscored(&self, computed: &Range<usize>) -> Range<usize> {
-        let Some(score) = &self.prompt_score else { return 0..0 };
-        let wanted = score.scores.len()..self.prompt_tokens - 1;
-        computed.start.max(wanted.start)..computed.end.min(wanted.end)
+        self.prompt_score.as_ref().map_or(0..0, |score| score.unscored(computed))
     }
 
     /// Takes the `logits` (`[vocab]`) of the next unscored position, and reports all when they are complete.
@@ -229,7 +235,7 @@ impl Active {
             true => self.stop_token_ids.iter().chain(tokenizer.eos()).copied().collect(),
             false => Vec::new(),
         };
-        let allowed = mask.as_ref().map(|mask| mask.as_slice());
+        let allowed = mask.as_ref().map(SimpleVob::as_slice);
         let restrictions = Restrictions { allowed, banned: &banned };
         let position = self.prompt_tokens + self.generated;
         Ok(self.sampler.sample(logits, &self.history, restrictions, position, scratch)?)
@@ -298,5 +304,23 @@ impl Clock {
             prefill: first_token.saturating_duration_since(started),
             decode: now.saturating_duration_since(first_token),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::TokenChance;
+
+    #[test]
+    fn what_is_computed_again_is_not_scored_again() {
+        let token = TokenChance { id: 1, bytes: Vec::new(), hidden: false, logprob: -1.0 };
+        let known = TokenLogprob { token, top: Vec::new() };
+        let mut score = PromptScore { prompt: vec![1; 10], top: 0, scores: Vec::new() };
+        assert_eq!(score.unscored(&(0..4)), 0..4);
+        score.scores = vec![known; 4];
+        assert!(score.unscored(&(0..3)).is_empty());
+        assert_eq!(score.unscored(&(0..7)), 4..7, "after a preemption");
+        assert_eq!(score.unscored(&(4..10)), 4..9, "the last position gives the answer's first");
     }
 }

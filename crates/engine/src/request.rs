@@ -122,10 +122,10 @@ impl GenerationRequest {
         require(tops.is_none_or(|n| n <= LOGPROBS_MAX), "logprobs", || {
             format!("at most {LOGPROBS_MAX}")
         })?;
-        let ends = self.grammar.is_none() || (!self.ignore_eos && self.min_tokens == 0);
-        require(ends, "min_tokens", || {
-            "a grammar says where the answer ends: neither `min_tokens` nor `ignore_eos` may contradict it".into()
-        })?;
+        let says = self.grammar.is_some();
+        let ends = || "a grammar says where the answer ends; this contradicts it".into();
+        require(!says || !self.ignore_eos, "ignore_eos", ends)?;
+        require(!says || self.min_tokens == 0, "min_tokens", ends)?;
         self.sampling.validate(vocab)
     }
 }

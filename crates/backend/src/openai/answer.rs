@@ -201,7 +201,8 @@ impl Answer {
         exchange.saw(Observed::Finish(&finish));
         let choices = written.iter().zip(&finishes).enumerate();
         let choices = choices.map(|(index, (written, finish))| self.choice(index, written, finish));
-        let mut answer = self.envelope(self.shape.objects().0, choices.collect());
+        let choices: Vec<Value> = choices.collect();
+        let mut answer = self.envelope(self.shape.objects().0, &choices);
         answer["usage"] = usage(&finish);
         Ok(answer.to_string().into())
     }
@@ -218,7 +219,7 @@ impl Answer {
         indexed(index, self.shape.choice(&text, logprobs, finish))
     }
 
-    pub(super) fn envelope(&self, object: &str, choices: Vec<Value>) -> Value {
+    pub(super) fn envelope(&self, object: &str, choices: &[Value]) -> Value {
         json!({
             "id": self.id,
             "object": object,

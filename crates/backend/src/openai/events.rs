@@ -146,7 +146,7 @@ impl Answer {
     /// One event with one choice.
     fn event(&self, index: usize, delta: &Delta<'_>) -> Bytes {
         let choice = indexed(index, self.shape.delta(delta));
-        let mut chunk = self.envelope(self.shape.objects().1, vec![choice]);
+        let mut chunk = self.envelope(self.shape.objects().1, &[choice]);
         if self.params.include_usage {
             chunk["usage"] = Value::Null;
         }
@@ -155,7 +155,7 @@ impl Answer {
 
     /// The event that carries the usage and no choice.
     fn usage_event(&self, finish: &Finish) -> Bytes {
-        let mut chunk = self.envelope(self.shape.objects().1, Vec::new());
+        let mut chunk = self.envelope(self.shape.objects().1, &[]);
         chunk["usage"] = usage(finish);
         event(&chunk.to_string())
     }

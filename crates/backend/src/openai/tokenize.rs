@@ -65,11 +65,11 @@ fn tokens(engine: &Engine, request: TokenizeRequest, created: u64) -> Result<Vec
     match (request.prompt, request.messages) {
         (Some(_), Some(_)) => {
             let message = "`prompt` and `messages` exclude each other";
-            return Err(ApiError::invalid("invalid_value", "messages", message));
+            Err(ApiError::invalid("invalid_value", "messages", message))
         }
         (None, None) => {
             let message = "missing required parameter: `prompt`, or `messages`";
-            return Err(ApiError::invalid("missing_required_parameter", "prompt", message));
+            Err(ApiError::invalid("missing_required_parameter", "prompt", message))
         }
         (Some(prompt), None) => {
             only_with("add_generation_prompt", "messages", add_generation_prompt.is_some())?;

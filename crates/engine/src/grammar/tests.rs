@@ -13,6 +13,7 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::load(&GgufFile::open(&path).unwrap().unwrap()).unwrap()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "sources are written where they are compiled")]
 fn compile(source: GrammarSource) -> Result<Grammar, GrammarError> {
     Grammars::default().compile(&source, &tokenizer())
 }
@@ -66,7 +67,7 @@ fn a_schema_admits_what_it_describes_and_nothing_else() {
     }
     assert_eq!(said(r#"{"name":"","#), Some((false, false)), "it cannot end in the middle");
     let spaces = |count: usize| said(&format!("{{{}\"name\"", " ".repeat(count)));
-    assert!(spaces(40).is_some() && spaces(41).is_none(), "white space has an end");
+    assert!(spaces(24).is_some() && spaces(25).is_none(), "white space has an end");
 }
 
 #[test]
@@ -196,16 +197,9 @@ fn hostile_sources_end_in_time() {
         GrammarSource::Lark("start: %json {\"type\":\"object\"}".into()),
         GrammarSource::Lark("\u{0}".repeat(1000)),
     ] {
-        let started = std::time::Instant::now();
-        let outcome = compile(source.clone());
-        let compiled = started.elapsed();
-        let said = match outcome {
-            Ok(mut grammar) => format!("{:?}", follow(&mut grammar)),
-            Err(error) => error.to_string(),
-        };
-        if std::env::var("GRAMMAR_TIMES").is_ok() {
-            let text: String = format!("{source:?}").chars().take(60).collect();
-            println!("{compiled:?}, then {:?} {text} {said}", started.elapsed() - compiled);
+        // Whether it compiles does not matter; nor whether it can be followed to an end.
+        if let Ok(mut grammar) = compile(source) {
+            let _ = follow(&mut grammar);
         }
     }
 }
