@@ -10,7 +10,8 @@ use std::sync::OnceLock;
 fn tokenizer() -> &'static Tokenizer {
     static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
     TOKENIZER.get_or_init(|| {
-        let file = inferno_fuzz::open(include_bytes!("../seeds/tokenizer/bpe.gguf")).expect("a seed");
+        let file =
+            inferno_fuzz::open(include_bytes!("../seeds/tokenizer/bpe.gguf")).expect("a seed");
         Tokenizer::load(&file).expect("a seed")
     })
 }
@@ -24,6 +25,11 @@ fuzz_target!(|source: &str| {
     };
     let messages =
         vec![message("system", "Be brief."), message("user", "Hello <|im_end|> w\u{f6}rld\n")];
-    let chat = Chat { messages, add_generation_prompt: true, created_unix_s: 1_722_038_400, ..Chat::default() };
+    let chat = Chat {
+        messages,
+        add_generation_prompt: true,
+        created_unix_s: 1_722_038_400,
+        ..Chat::default()
+    };
     let _ = template.render(&chat, tokenizer());
 });

@@ -16,8 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = tokenizer.encode_masked(&masked, '\u{fdd0}');
     // The same bytes as tokens of an answer.
     let ids = bytes.iter().map(|byte| u32::from(*byte));
-    let whole: Vec<u8> =
-        ids.clone().flat_map(|id| tokenizer.visible_bytes(id)).copied().collect();
+    let whole: Vec<u8> = ids.clone().flat_map(|id| tokenizer.visible_bytes(id)).copied().collect();
     let mut output = OutputText::new(Vec::new());
     let mut shown: String = ids.map(|id| output.push(tokenizer.visible_bytes(id)).0).collect();
     shown += &output.finish().0;
