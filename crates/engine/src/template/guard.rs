@@ -49,7 +49,6 @@ pub(super) fn write(
 }
 
 /// The filter `string`.
-#[expect(clippy::needless_pass_by_value, reason = "minijinja gives filters owned values")]
 pub(super) fn string(value: Value) -> Result<Value, Error> {
     check(&value)?;
     Ok(if value.as_str().is_some() { value } else { Value::from(value.to_string()) })

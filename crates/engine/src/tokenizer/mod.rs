@@ -36,8 +36,8 @@ pub const TEXT_BYTES_MAX: usize = 8 << 20;
 
 /// How text between special tokens is encoded.
 enum Model {
-    Bpe(Bpe),
-    SentencePiece(SentencePiece),
+    Bpe(Box<Bpe>),
+    SentencePiece(Box<SentencePiece>),
 }
 
 /// A model's tokenizer.
@@ -72,11 +72,11 @@ impl Tokenizer {
             Spelling::ByteLevel => {
                 let bpe = Bpe::load(file, &vocabulary, &ids)?;
                 let adds_bos = bpe.adds_bos();
-                (Model::Bpe(bpe), adds_bos, None)
+                (Model::Bpe(Box::new(bpe)), adds_bos, None)
             }
             Spelling::SentencePiece => {
                 let model = SentencePiece::load(file, &vocabulary)?;
-                (Model::SentencePiece(model), true, Some(1))
+                (Model::SentencePiece(Box::new(model)), true, Some(1))
             }
         };
         let count = vocabulary.len();
