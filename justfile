@@ -58,6 +58,10 @@ bench-operations *ARGS:
 bench-isolation *ARGS:
     cargo bench -p inferno-tests --bench isolation -- {{ARGS}}
 
+# Hostile files and templates, each target for a minute; `FUZZ_SECONDS=3600 just fuzz gguf` goes on for longer
+fuzz *TARGETS:
+    fuzz/run {{TARGETS}}
+
 # The gate: what must pass before anything lands
 ci:
     bash .ci/run

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes what Hugging Face's tokenizers and Google's sentencepiece make of a hard corpus.
 
-    pip install tokenizers==0.22.2 sentencepiece==0.2.1 gguf protobuf
+    pip install tokenizers==0.23.3 sentencepiece==0.2.3 gguf protobuf
     make_tokenizer_references.py SMOLLM2.gguf QWEN2.gguf GEMMA3.gguf
 
 Both libraries are independent of ours. Vocabularies, merges and scores come from the model files; the
@@ -62,7 +62,7 @@ HARD = [
     "https://example.com/a/b?c=d&e=%20#frag user@example.com C:\\path\\file", "$$\\int_0^1 x^2\\,dx = \\frac{1}{3}$$",
     "a" * 31, "aaaa bbbb " * 12, " " * 33, "\n" * 40, "\t" * 35, "=" * 70, "ab" * 50, "🦀" * 9, "的" * 40, "!?" * 20 + "...",
     "camelCase snake_case SCREAMING_CASE kebab-case PascalCase XMLHttpRequest iPhone's", "ǅ ǈ ʰ ª º ſ 'ſ ß ẞ İ ı ﬁ",
-    "▁under▁score ▁", "Ġ Ċ ĉ ċ", "<0x0A> <0xFF>", "<unk> </s> [INST] [/INST]", "<|im_start|>user\nhi<|im_end|>\n", "x<|im_end|>y <|im_ <|endoftext|>",
+    "▁under▁score ▁", "Ġ Ċ ĉ ċ", "<0x0A> <0xFF>", "</s> [INST] [/INST]", "<|im_start|>user\nhi<|im_end|>\n", "x<|im_end|>y <|im_ <|endoftext|>",
     "<start_of_image> <table><tr></tr></table>", "supercalifragilisticexpialidocious Donaudampfschifffahrtsgesellschaftskapitän", "\u2581\u2581", "``` `code` ~~~",
 ]
 PARTS = [
@@ -135,7 +135,8 @@ def small_sentencepiece(texts):
         if piece.type == 1 and len(piece.piece) > 1 and dice.random() < 0.2:
             piece.type = 5
     encode = sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString()).encode
-    texts = [text for text in texts if "\n" not in text and "<" not in text and "\0" not in text]
+    texts = [*texts, "<think>", "a<think> b", " <think>\n\n x\n", "日<think>日本日"]
+    texts = [text for text in texts if "</s>" not in text]
     return {
         "tokens": [piece.piece for piece in model.pieces],
         "scores": [piece.score for piece in model.pieces],

@@ -3,12 +3,18 @@
 //! A template comes with the weights from wherever those came from, so it gets fuel, a recursion limit and
 //! an output limit, no loader and no clock but the request's own. It is rendered the way Hugging Face does
 //! (`trim_blocks`, `lstrip_blocks`, Python's string methods), which is what templates are written against.
+//!
+//! What this does not stop: minijinja 3.1.0 does not charge fuel for comparing (`==`), joining (`~`) and
+//! adding (`+`) lists that hold one list twice, level after level, nor for a namespace that holds itself
+//! there. A file made to do so can take the time, the memory or the stack of its own backend.
 
 mod clock;
+mod guard;
+mod json;
 #[cfg(test)]
 mod tests;
 
-use crate::error::PromptError;
+use crate::error::{PromptError, panic_message};
 use crate::tokenizer::Tokenizer;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, State, Value, context};
@@ -20,6 +26,11 @@ use std::io::{self, Write};
 const FUEL: u64 = 1_000_000;
 /// Calls and includes it may nest.
 const RECURSION_MAX: usize = 64;
+/// Bytes of a template. The longest in the field have some 20,000.
+const SOURCE_MAX: usize = 1 << 17;
+/// Stack of the thread that compiles, of which only what is used is ever taken: minijinja's compiler goes one
+/// level deeper with every `-` or `not`, and this is 4 KiB for every byte of the longest template.
+const COMPILER_STACK: usize = SOURCE_MAX << 12;
 /// Bytes it may write.
 const OUTPUT_MAX: usize = 8 << 20;
 
@@ -57,8 +68,13 @@ impl Template {
     /// Compiles `source`.
     ///
     /// # Errors
-    /// When it is not valid Jinja. The model can still serve plain completions.
+    /// When it is not valid Jinja or too long. The model can still serve plain completions.
     pub fn new(source: &str, tokenizer: &Tokenizer) -> Result<Self, PromptError> {
+        if source.len() > SOURCE_MAX {
+            let len = source.len();
+            let reason = format!("the template is {len} bytes long; at most {SOURCE_MAX}");
+            return Err(PromptError::Template(reason));
+        }
         let mut environment = Environment::new();
         let mut syntax = SyntaxConfig::builder();
         syntax.trim_blocks(true).lstrip_blocks(true);
@@ -69,10 +85,11 @@ impl Template {
             .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
-        environment.add_filter("tojson", to_json);
-        environment
-            .add_template_owned("chat", source.to_owned())
-            .map_err(|error| failure(&error))?;
+        environment.add_filter("tojson", json::to_json);
+        environment.add_filter("string", guard::string);
+        environment.remove_filter("pprint");
+        environment.set_formatter(guard::write);
+        let environment = compile(environment, source)?;
         let spell = |id: Option<u32>| id.map(|id| tokenizer.decode(&[id])).unwrap_or_default();
         Ok(Self {
             environment,
@@ -120,6 +137,21 @@ impl Template {
     }
 }
 
+/// Adds the template to the environment, on a thread with room for the deepest.
+fn compile(
+    mut environment: Environment<'static>,
+    source: &str,
+) -> Result<Environment<'static>, PromptError> {
+    let source = source.to_owned();
+    let add = move || environment.add_template_owned("chat", source).map(|()| environment);
+    let thread = std::thread::Builder::new().name("template".into()).stack_size(COMPILER_STACK);
+    let added = thread.spawn(add).map_err(|error| PromptError::Template(error.to_string()))?.join();
+    match added {
+        Ok(added) => added.map_err(|error| failure(&error)),
+        Err(panic) => Err(PromptError::Template(panic_message(panic.as_ref()))),
+    }
+}
+
 impl Message {
     fn texts(&self) -> impl Iterator<Item = &str> + Clone {
         [Some(&self.role), Some(&self.content), self.name.as_ref()]
@@ -152,47 +184,6 @@ fn strftime_now(state: &State<'_, '_>, pattern: &str) -> Result<String, Error> {
     clock::format(pattern, created.unwrap_or_default()).ok_or_else(|| {
         Error::new(ErrorKind::InvalidOperation, format!("strftime_now does not know {pattern:?}"))
     })
-}
-
-/// JSON as Hugging Face's templates expect it: not escaped for HTML, `indent` honoured.
-#[expect(clippy::needless_pass_by_value, reason = "minijinja gives filters owned options")]
-fn to_json(value: &Value, options: minijinja::value::Kwargs) -> Result<String, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    // Accepted for compatibility; our writer never escapes non-ASCII text.
-    let _: Option<bool> = options.get("ensure_ascii")?;
-    options.assert_all_used()?;
-    let failed =
-        |error: serde_json::Error| Error::new(ErrorKind::BadSerialization, error.to_string());
-    let Some(indent) = indent else { return spaced_json(value).map_err(failed) };
-    let (mut out, spaces) = (Vec::new(), vec![b' '; indent.min(16)]);
-    let formatter = serde_json::ser::PrettyFormatter::with_indent(&spaces);
-    value
-        .serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))
-        .map_err(failed)?;
-    Ok(String::from_utf8_lossy(&out).into_owned())
-}
-
-/// JSON with Python's separators, `", "` and `": "`.
-fn spaced_json(value: &Value) -> serde_json::Result<String> {
-    let mut out = Vec::new();
-    value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Spaced))?;
-    Ok(String::from_utf8_lossy(&out).into_owned())
-}
-
-struct Spaced;
-
-impl serde_json::ser::Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        out.write_all(b": ")
-    }
 }
 
 /// A buffer that refuses to grow beyond [`OUTPUT_MAX`].

@@ -79,3 +79,72 @@ fn endless_and_boundless_templates_are_cut_off() {
 fn invalid_jinja_is_an_error_and_no_panic() {
     assert!(matches!(render("{% if %}", ""), Err(PromptError::Template(_))));
 }
+
+/// A template of the longest length, of one thing inside another.
+fn as_deep_as_can_be(begin: &str, open: &str, inner: &str, close: &str, end: &str) -> String {
+    let levels = (SOURCE_MAX - 16) / (open.len() + close.len());
+    [begin, &open.repeat(levels), inner, &close.repeat(levels), end].concat()
+}
+
+#[test]
+fn the_deepest_expressions_are_compiled() {
+    for operator in ["-", "not ", "1 ~ ", "1 + ", "1 if 1 else ", "1 and ", "2 ** "] {
+        let source = as_deep_as_can_be("{{ ", operator, "1", "", " | string | length * 0 }}");
+        // What it comes to does not matter; that it comes to something does.
+        let rendered = render(&source, "");
+        assert!(!matches!(rendered, Err(PromptError::Refused(_))), "{operator}");
+    }
+}
+
+/// Templates that would take all memory, all time or all of the stack.
+#[test]
+fn bombs_do_not_go_off() {
+    const LONG: &str = "{% set a = 'x' * 500000 %}";
+    const LISTS: &str = "{% set ns = namespace(a=[]) %}{% for i in range(60) %}{% set ns.a = [ns.a, ns.a] %}{% endfor %}";
+    const CYCLE: &str = "{% set ns = namespace() %}{% set ns.a = ns %}";
+    const DEEP: &str = "{% set ns = namespace(a=[]) %}{% for i in range(2000) %}{% set ns.a = [ns.a] %}{% endfor %}";
+    let bombs = [
+        "{{ 'x' * 10 ** 9 }}".to_owned(),
+        "{% for i in range(10 ** 9) %}{% endfor %}".into(),
+        "{% set ns = namespace(a='x') %}{% for i in range(64) %}{% set ns.a = ns.a ~ ns.a %}{% endfor %}".into(),
+        format!("{LONG}{{{{ a.replace('x', a) | length }}}}"),
+        format!("{LONG}{{{{ a | replace('x', a) | length }}}}"),
+        format!("{LONG}{{{{ a.join(a) | length }}}}"),
+        format!("{LONG}{{{{ a | join(a) | length }}}}"),
+        "{{ '%999999999d' | format(1) }}".into(),
+        format!("{LISTS}{{{{ ns.a | tojson | length }}}}"),
+        format!("{LISTS}{{{{ ns.a | string | length }}}}"),
+        format!("{LISTS}{{{{ ns.a }}}}"),
+        format!("{CYCLE}{{{{ ns | tojson }}}}"),
+        format!("{CYCLE}{{{{ ns | string }}}}"),
+        format!("{CYCLE}{{{{ ns }}}}"),
+        format!("{DEEP}{{{{ ns.a | tojson }}}}"),
+        format!("{DEEP}{{{{ ns.a }}}}"),
+        as_deep_as_can_be("{{ ", "(", "1", ")", " }}"),
+        as_deep_as_can_be("{{ ", "[", "1", "]", " }}"),
+        as_deep_as_can_be("", "{% if 1 %}", "", "{% endif %}", ""),
+        as_deep_as_can_be("{{ a", ".a", "", "", " }}"),
+        "{% include 'chat' %}".into(),
+        "{% import 'chat' as chat %}".into(),
+        "{% extends 'chat' %}".into(),
+        "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}".into(),
+        "x".repeat(SOURCE_MAX + 1),
+    ];
+    for bomb in bombs {
+        let start: String = bomb.chars().take(120).collect();
+        let rendered = render(&bomb, "").map(|text| text.len());
+        assert!(matches!(rendered, Err(PromptError::Template(_))), "{start}: {rendered:?}");
+    }
+}
+
+#[test]
+fn json_of_every_kind_is_pythons() {
+    let source =
+        "{{ {'a': [], 'b': {}, 'c': [none, true, 1.5, 'é\\n'], 1: {'d': (1, 2)}} | tojson }}";
+    let want = r#"{"a": [], "b": {}, "c": [null, true, 1.5, "é\n"], "1": {"d": [1, 2]}}"#;
+    assert_eq!(render(source, "").unwrap(), want);
+    let source = "{{ {'a': [1, {}], 'b': {'c': []}} | tojson(indent=2) }}";
+    let want = "{\n  \"a\": [\n    1,\n    {}\n  ],\n  \"b\": {\n    \"c\": []\n  }\n}";
+    assert_eq!(render(source, "").unwrap(), want);
+    assert!(render("{{ [] | tojson(sort=1) }}", "").is_err(), "an option that does not exist");
+}

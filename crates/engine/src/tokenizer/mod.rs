@@ -26,6 +26,7 @@ use crate::error::{ModelFileError, PromptError};
 use crate::gguf::{GgufError, GgufFile};
 use bpe::Bpe;
 use sentencepiece::SentencePiece;
+use specials::Piece;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use vocabulary::{Kind, Spelling, Vocabulary};
@@ -35,8 +36,8 @@ pub const TEXT_BYTES_MAX: usize = 8 << 20;
 
 /// How text between special tokens is encoded.
 enum Model {
-    Bpe(Bpe),
-    SentencePiece(SentencePiece),
+    Bpe(Box<Bpe>),
+    SentencePiece(Box<SentencePiece>),
 }
 
 /// A model's tokenizer.
@@ -71,18 +72,21 @@ impl Tokenizer {
             Spelling::ByteLevel => {
                 let bpe = Bpe::load(file, &vocabulary, &ids)?;
                 let adds_bos = bpe.adds_bos();
-                (Model::Bpe(bpe), adds_bos, None)
+                (Model::Bpe(Box::new(bpe)), adds_bos, None)
             }
             Spelling::SentencePiece => {
                 let model = SentencePiece::load(file, &vocabulary)?;
-                (Model::SentencePiece(model), true, Some(1))
+                (Model::SentencePiece(Box::new(model)), true, Some(1))
             }
         };
         let count = vocabulary.len();
         let bos = token_id(file, "tokenizer.ggml.bos_token_id", count)?;
         let bos = bos.or(default_bos.filter(|id| (*id as usize) < count));
         Ok(Self {
-            specials: Specials::new(&found_whole(&vocabulary)),
+            specials: Specials::new(
+                found_whole(&vocabulary, Kind::Control),
+                found_whole(&vocabulary, Kind::UserDefined),
+            ),
             eos: end_tokens(file, &vocabulary, &ids)?,
             add_bos: bos.is_some()
                 && file.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(adds_bos),
@@ -121,26 +125,26 @@ impl Tokenizer {
             return Err(PromptError::Tokenizer(reason));
         }
         let mut ids = Vec::with_capacity(text.len() / 3 + 1);
-        // As in llama.cpp, the text after a special token is a first one too.
-        let mut first = true;
-        for piece in self.specials.split(text) {
-            match piece {
-                specials::Piece::Special(id) => ids.push(id),
-                specials::Piece::Text(text) => self.encode_ordinary(&unmask(text), first, &mut ids),
+        // SentencePiece looks for user-defined tokens in the text as it changes it.
+        let pieces = match self.model {
+            Model::Bpe(_) => self.specials.split(text),
+            Model::SentencePiece(_) => self.specials.split_control(text),
+        };
+        for piece in pieces {
+            match (piece, &self.model) {
+                (Piece::Special(id), _) => ids.push(id),
+                (Piece::Text(text), Model::Bpe(model)) => {
+                    model.encode(&self.vocabulary, &unmask(text), &mut ids);
+                }
+                (Piece::Text(text), Model::SentencePiece(model)) => {
+                    model.encode(&self.vocabulary, &self.specials, &unmask(text), &mut ids);
+                }
             }
-            first = matches!(piece, specials::Piece::Special(_));
         }
         if let Some(bos) = self.bos.filter(|bos| self.add_bos && ids.first() != Some(bos)) {
             ids.insert(0, bos);
         }
         Ok(ids)
-    }
-
-    fn encode_ordinary(&self, text: &str, first: bool, ids: &mut Vec<u32>) {
-        match &self.model {
-            Model::Bpe(model) => model.encode(&self.vocabulary, text, ids),
-            Model::SentencePiece(model) => model.encode(&self.vocabulary, text, first, ids),
-        }
     }
 
     /// The text of `ids`, special tokens spelled out, without the spaces that encoding puts before texts;
@@ -154,9 +158,8 @@ impl Tokenizer {
                 [b' ', rest @ ..] if first => rest,
                 whole => whole,
             });
-            let kind = self.vocabulary.kind(*id);
-            let special = matches!(kind, Some(Kind::Control | Kind::UserDefined));
-            first = special && self.puts_space_first();
+            let control = self.vocabulary.kind(*id) == Some(Kind::Control);
+            first = control && self.puts_space_first();
         }
         String::from_utf8_lossy(&bytes).into_owned()
     }
@@ -205,16 +208,10 @@ impl Tokenizer {
     }
 }
 
-/// Tokens that are found in text before it is cut, and whether each is a control token. Those whose bytes are
-/// no text on their own cannot be found.
-fn found_whole(vocabulary: &Vocabulary) -> Vec<(String, u32, bool)> {
-    let entry = |id, control| {
-        let text = std::str::from_utf8(vocabulary.bytes(id)).ok()?;
-        (!text.is_empty()).then(|| (text.to_owned(), id, control))
-    };
-    let control = vocabulary.of_kind(Kind::Control).filter_map(|id| entry(id, true));
-    let user = vocabulary.of_kind(Kind::UserDefined).filter_map(|id| entry(id, false));
-    control.chain(user).collect()
+/// Tokens that are found in text before it is cut. Those that are no text on their own cannot be.
+fn found_whole(vocabulary: &Vocabulary, kind: Kind) -> Vec<(String, u32)> {
+    let text = |id| std::str::from_utf8(vocabulary.bytes(id)).ok().filter(|text| !text.is_empty());
+    vocabulary.of_kind(kind).filter_map(|id| Some((text(id)?.to_owned(), id))).collect()
 }
 
 fn token_id(file: &GgufFile, key: &str, count: usize) -> Result<Option<u32>, GgufError> {

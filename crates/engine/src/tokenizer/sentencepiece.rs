@@ -5,6 +5,7 @@
 //! The algorithm is that of `bpe_model.cc` in the sentencepiece library.
 
 use super::merge::Merger;
+use super::specials::{Piece, Specials};
 use super::vocabulary::{Kind, Lookup, Spelling, Vocabulary};
 use crate::error::ModelFileError;
 use crate::gguf::GgufFile;
@@ -67,17 +68,17 @@ impl SentencePiece {
         })
     }
 
-    /// Whether a text that follows a special token gets a space before it.
+    /// Whether a text gets a space before it.
     pub(super) fn space_first(&self) -> bool {
         self.space_first
     }
 
-    /// Appends the tokens of a text without special tokens. `first` says that no text stands before it.
+    /// Appends the tokens of a text without control tokens.
     pub(super) fn encode(
         &self,
         vocabulary: &Vocabulary,
+        specials: &Specials,
         text: &str,
-        first: bool,
         ids: &mut Vec<u32>,
     ) {
         // The character that pieces spell the space with is a space in text too.
@@ -85,19 +86,32 @@ impl SentencePiece {
             true => Cow::Owned(text.replace(Spelling::SPACE, " ")),
             false => Cow::Borrowed(text),
         };
-        if first && self.space_first {
+        if self.space_first && !text.is_empty() {
             text.to_mut().insert(0, ' ');
         }
-        let mut rest: &str = &text;
         let mut merger = Merger::default();
         let mut last_unknown = false;
-        while !rest.is_empty() {
-            let ends = |pair: &[u8]| pair[1] == b' ' && !self.joins_space[usize::from(pair[0])];
-            let end = rest.as_bytes().windows(2).position(ends);
-            let (word, after) = rest.split_at(end.map_or(rest.len(), |at| at + 1));
-            self.encode_word(vocabulary, word, &mut merger, &mut last_unknown, ids);
-            rest = after;
+        for piece in specials.split_user_defined(&text) {
+            match piece {
+                Piece::Special(id) => {
+                    ids.push(id);
+                    last_unknown = false;
+                }
+                Piece::Text(mut rest) => {
+                    while !rest.is_empty() {
+                        let (word, after) = rest.split_at(self.word_end(rest));
+                        self.encode_word(vocabulary, word, &mut merger, &mut last_unknown, ids);
+                        rest = after;
+                    }
+                }
+            }
         }
+    }
+
+    /// Bytes of `text` that nothing after them can merge with.
+    fn word_end(&self, text: &str) -> usize {
+        let ends = |pair: &[u8]| pair[1] == b' ' && !self.joins_space[usize::from(pair[0])];
+        text.as_bytes().windows(2).position(ends).map_or(text.len(), |at| at + 1)
     }
 
     /// Appends the tokens of a text that is merged as one. `last_unknown` says that the last token stands for

@@ -6,8 +6,8 @@ const MASKS: std::ops::RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
 /// The tokens that are found whole in text, before anything else cuts it.
 pub struct Specials {
     all: Prefixes,
-    /// Those among them that are control tokens.
     control: Prefixes,
+    user_defined: Prefixes,
 }
 
 /// A part of a text.
@@ -18,34 +18,26 @@ pub(super) enum Piece<'a> {
 }
 
 impl Specials {
-    /// `entries` are text, id, and whether it is a control token; no text is empty or occurs twice.
-    pub(super) fn new(entries: &[(String, u32, bool)]) -> Self {
-        let chosen = |control_only: bool| {
-            let chosen = entries.iter().filter(|(.., control)| *control || !control_only);
-            Prefixes::new(chosen.map(|(text, id, _)| (text.clone(), *id)).collect())
-        };
-        Self { all: chosen(false), control: chosen(true) }
+    /// Control tokens and user-defined ones, as text and id; no text is empty or occurs twice.
+    pub(super) fn new(control: Vec<(String, u32)>, user_defined: Vec<(String, u32)>) -> Self {
+        let all = control.iter().chain(&user_defined).cloned().collect();
+        let [all, control, user_defined] = [all, control, user_defined].map(Prefixes::new);
+        Self { all, control, user_defined }
     }
 
     /// Cuts `text` at its special tokens; of those that begin at one place, the longest counts.
     pub(super) fn split<'a>(&self, text: &'a str) -> Vec<Piece<'a>> {
-        let (mut pieces, mut start, mut at) = (Vec::new(), 0, 0);
-        while at < text.len() {
-            if let Some((len, id)) = self.all.longest(&text.as_bytes()[at..]) {
-                if start < at {
-                    pieces.push(Piece::Text(&text[start..at]));
-                }
-                pieces.push(Piece::Special(id));
-                at += len;
-                start = at;
-            } else {
-                at += 1;
-            }
-        }
-        if start < text.len() {
-            pieces.push(Piece::Text(&text[start..]));
-        }
-        pieces
+        self.all.split(text)
+    }
+
+    /// Cuts `text` at its control tokens alone.
+    pub(super) fn split_control<'a>(&self, text: &'a str) -> Vec<Piece<'a>> {
+        self.control.split(text)
+    }
+
+    /// Cuts `text` at its user-defined tokens alone.
+    pub(super) fn split_user_defined<'a>(&self, text: &'a str) -> Vec<Piece<'a>> {
+        self.user_defined.split(text)
     }
 
     /// A character that occurs in none of `texts`; `None` when all 32 candidates do.
@@ -111,6 +103,26 @@ impl Prefixes {
         })
     }
 
+    fn split<'a>(&self, text: &'a str) -> Vec<Piece<'a>> {
+        let (mut pieces, mut start, mut at) = (Vec::new(), 0, 0);
+        while at < text.len() {
+            if let Some((len, id)) = self.longest(&text.as_bytes()[at..]) {
+                if start < at {
+                    pieces.push(Piece::Text(&text[start..at]));
+                }
+                pieces.push(Piece::Special(id));
+                at += len;
+                start = at;
+            } else {
+                at += 1;
+            }
+        }
+        if start < text.len() {
+            pieces.push(Piece::Text(&text[start..]));
+        }
+        pieces
+    }
+
     /// Length and id of the longest text that `rest` begins with.
     fn longest(&self, rest: &[u8]) -> Option<(usize, u32)> {
         let whole = |(len, range): (usize, &[(String, u32)])| {
@@ -134,12 +146,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn specials() -> Specials {
-        let entry = |text: &str, id, control| (text.to_owned(), id, control);
-        Specials::new(&[
-            entry("<|im_end|>", 2, true),
-            entry("<|im", 5, true),
-            entry("<think>", 7, false),
-        ])
+        let entry = |text: &str, id| (text.to_owned(), id);
+        Specials::new(vec![entry("<|im_end|>", 2), entry("<|im", 5)], vec![entry("<think>", 7)])
     }
 
     #[test]
