@@ -414,3 +414,19 @@ fn a_survey_tells_what_it_would_take() {
     let weights = TinyEncoder::default().weights().len() as u64;
     assert_eq!(survey.budget[0].bytes, weights);
 }
+
+/// The bits of a vector, in one number (FNV-1a).
+fn digest(vector: &[f32]) -> u64 {
+    let bytes = vector.iter().flat_map(|x| x.to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
+}
+
+/// When this fails, vectors have changed: raise `NUMERICS_VERSION`, and only then put the new number here.
+#[test]
+fn the_numerics_version_stands_for_these_bits() {
+    let text: Vec<u32> = (0..40).map(|n| n * 31 % 57).collect();
+    let vector = vector(room(&TinyEncoder::default()).folder.path(), &text);
+    assert_eq!((crate::NUMERICS_VERSION, digest(&vector)), (1, 0));
+}
