@@ -12,6 +12,10 @@ up *ARGS:
 test:
     cargo test --release --workspace
 
+# Models too large for every run, against other engines' answers: fetches 1.1 GB once, fails without it
+models-test:
+    cargo test --release -p inferno-engine --test real_models --test large_models -- --nocapture
+
 # Format, lint, dependencies
 lint:
     cargo fmt --all --check
@@ -29,6 +33,10 @@ bench-embeddings *ARGS:
 # What a request's log line costs, beside tracing-subscriber's own JSON
 bench-log *ARGS:
     cargo bench -p inferno-benches --bench log_lines -- {{ARGS}}
+
+# The engine against llama.cpp on the same file (`scripts/build-llama-cpp` first)
+bench-llama *ARGS:
+    cargo bench -p inferno-tests --bench llama_cpp -- {{ARGS}}
 
 # From `inferno up` to the first token, and from proof to traffic
 bench-start *ARGS:

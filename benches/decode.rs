@@ -86,7 +86,7 @@ fn run_ours(engine: &Engine, prompt: &[u32]) -> Result<Round, Box<dyn Error>> {
     })?;
     while let Some(event) = generation.blocking_next() {
         match event {
-            GenerationEvent::Token(_) => {}
+            GenerationEvent::Prompt(_) | GenerationEvent::Token(_) => {}
             GenerationEvent::Finished(finish) => {
                 let timings = finish.timings;
                 return Ok(Round { prefill: timings.prefill, decode: timings.decode });

@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
+use inferno_proxy::keys::{NewKey, Timestamp, create};
 use inferno_tests::{
     MODEL,
     client::Client,
@@ -80,11 +81,11 @@ fn bodies() -> Vec<String> {
     ]
 }
 
-/// Headers that a client may set to anything.
-fn headers() -> Vec<(&'static str, String)> {
+/// Headers that a client may set to anything, and the API key with which the proxy lets it in.
+fn headers(key: &str) -> Vec<(&'static str, String)> {
     let header = |name| (name, canary(name));
     vec![
-        ("authorization", format!("Bearer {CANARY}")),
+        ("authorization", format!("Bearer {key}")),
         header("x-api-key"),
         header("api-key"),
         ("cookie", format!("session={CANARY}")),
@@ -124,6 +125,26 @@ fn raw_requests() -> Vec<String> {
             "DELETE /registration/{CANARY}?generation={CANARY} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {CANARY}\r\n\r\n"
         ),
     ]
+}
+
+/// Those of [`raw_requests`] that a proxy would answer 401, with the key; and the key in places where
+/// it does not belong.
+fn raw_requests_with(key: &str) -> Vec<String> {
+    let authorization = format!("host: h\r\nauthorization: Bearer {key}\r\n");
+    let keyed = raw_requests().into_iter().map(|raw| raw.replace("host: h\r\n", &authorization));
+    let cut = &key[..key.len() - 1];
+    let misplaced = [
+        format!("GET /v1/models?key={key} HTTP/1.1\r\n{authorization}\r\n"),
+        format!("GET /v1/models/{key} HTTP/1.1\r\n{authorization}\r\n"),
+        format!("GET /v1/models HTTP/1.1\r\n{authorization}x-inferno-{key}: {key}\r\n\r\n"),
+        format!("GET /v1/models HTTP/1.1\r\nhost: h\r\nauthorization: Basic {key}\r\n\r\n"),
+        format!("GET /v1/models HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {cut}\r\n\r\n"),
+        format!("GET /v1/models HTTP/1.1\r\nhost: h\r\nauthorization: {CANARY}\r\n\r\n"),
+        format!("GET /v1/models HTTP/1.1\r\nhost: h\r\nx-api-key: {key}\r\n\r\n"),
+        format!("GET /v1/models HTTP/1.1\r\n{authorization}{authorization}\r\n"),
+        format!("{key} / HTTP/1.1\r\n{authorization}\r\n"),
+    ];
+    keyed.chain(misplaced).collect()
 }
 
 /// Sends bytes and reads whatever comes until the other side closes, or has said all it will.
@@ -195,6 +216,7 @@ struct Stage {
     fleet: Fleet,
     failing: Backend,
     token: String,
+    key: String,
     _folder: tempfile::TempDir,
 }
 
@@ -204,8 +226,13 @@ impl Stage {
         let secret = folder.path().join("secret");
         std::fs::write(&secret, SECRET).expect("written");
         let secret = format!("registration.secret_files={}", secret.display());
+        let keys_file = folder.path().join("keys.toml");
+        let new = NewKey { name: "client".into(), models: None, expires: None };
+        let created = create(&keys_file, new, Timestamp::now()).expect("made");
+        let key = created.key.expose().to_owned();
+        let keys_file = format!("proxy.keys_file={}", keys_file.display());
         let settings = ["log.level=trace", secret.as_str()];
-        let mut fleet = Fleet::proxy_only(&settings);
+        let mut fleet = Fleet::proxy_only(&[settings[0], settings[1], &keys_file]);
         let (overhearing, overheard) = overhear_registration().await;
         let proxies = format!("backend.proxies={},{overhearing}", fleet.operations);
         fleet.add_backend(&[settings[0], settings[1], &proxies]);
@@ -223,11 +250,14 @@ impl Stage {
         let registration = tokio::time::timeout(inferno_tests::PATIENCE, overheard).await;
         let registration = registration.expect("in time").expect("a registration");
         let token = registration["token"].as_str().expect("a token").to_owned();
+        let authorization = format!("Bearer {key}");
+        let headers = [("authorization", authorization.as_str())];
         wait_for("the model is served", || async {
-            fleet.get("/v1/models").await.body.contains(MODEL).then_some(())
+            let models = Client::new().get_with(fleet.traffic, "/v1/models", &headers).await;
+            models.body.contains(MODEL).then_some(())
         })
         .await;
-        Self { fleet, failing, token, _folder: folder }
+        Self { fleet, failing, token, key, _folder: folder }
     }
 
     fn traffic(&self) -> [SocketAddr; 3] {
@@ -266,8 +296,8 @@ impl Stage {
 async fn neither_prompt_nor_output_nor_secret_is_ever_told() {
     let mut stage = Stage::set().await;
     let client = Client::new();
-    join_all(stage.traffic().map(post_bodies)).await;
-    let raw = raw_requests();
+    join_all(stage.traffic().map(|server| post_bodies(server, &stage.key))).await;
+    let raw = [raw_requests(), raw_requests_with(&stage.key)].concat();
     let servers = [stage.traffic(), stage.operations()].concat();
     join_all(servers.iter().flat_map(|server| raw.iter().map(|raw| send_raw(*server, raw)))).await;
     for server in stage.operations() {
@@ -289,17 +319,22 @@ async fn neither_prompt_nor_output_nor_secret_is_ever_told() {
     let output = long_answer(&stage).await;
     let told = stage.told().await;
     assert!(told.contains("findable-id"), "the search would find something");
-    for (what, text) in
-        [("text", CANARY), ("token", stage.token.as_str()), ("output", output.as_str())]
-    {
+    // Part of it would be too much as well.
+    let secret_of_key = &stage.key[13..29];
+    for (what, text) in [
+        ("text", CANARY),
+        ("token", stage.token.as_str()),
+        ("key", secret_of_key),
+        ("output", output.as_str()),
+    ] {
         let found = told.lines().find(|line| line.to_lowercase().contains(&text.to_lowercase()));
         assert_eq!(found, None, "{what} was told");
     }
 }
 
 /// Posts every body to both endpoints, with every header.
-async fn post_bodies(server: SocketAddr) {
-    let (client, headers) = (Client::new(), headers());
+async fn post_bodies(server: SocketAddr, key: &str) {
+    let (client, headers) = (Client::new(), headers(key));
     let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     for body in bodies() {
         for path in ["/v1/completions", "/v1/chat/completions"] {
@@ -334,7 +369,8 @@ fn registrations(token: &str) -> Vec<String> {
 async fn long_answer(stage: &Stage) -> String {
     let body = json!({"model": MODEL, "prompt": "Once upon a time", "max_tokens": 60,
         "temperature": 0, "ignore_eos": true});
-    let headers = [("x-request-id", "findable-id")];
+    let authorization = format!("Bearer {}", stage.key);
+    let headers = [("x-request-id", "findable-id"), ("authorization", authorization.as_str())];
     let answer = Client::new()
         .post_with(stage.fleet.traffic, "/v1/completions", &headers, body.to_string())
         .await

@@ -4,6 +4,7 @@ import math
 import sys
 
 import openai
+import pydantic
 
 url, model, embedding_model = sys.argv[1:]
 client = openai.OpenAI(base_url=url, api_key="unused", max_retries=0)
@@ -39,6 +40,54 @@ completion = client.completions.create(
 assert completion.choices[0].text == " Paris", completion
 assert completion.choices[0].logprobs.tokens == [" Paris"]
 print("completions", end=" ")
+
+many = client.completions.create(
+    model=model,
+    prompt=["The capital of France is", "The capital of Japan is"],
+    n=2,
+    max_tokens=1,
+    temperature=0,
+    echo=True,
+    logprobs=0,
+)
+assert [c.text.split()[-1] for c in many.choices] == ["Paris", "Paris", "Tokyo", "Tokyo"], many
+assert many.choices[0].logprobs.token_logprobs[0] is None
+print("lists", end=" ")
+
+choices = list(
+    client.chat.completions.create(
+        model=model, messages=messages, n=2, seed=1, max_tokens=8, stream=True
+    )
+)
+assert {c.choices[0].index for c in choices} == {0, 1}
+print("n", end=" ")
+
+
+class City(pydantic.BaseModel):
+    name: str
+    population: int
+    districts: list[str] = pydantic.Field(max_length=2)
+
+
+parsed = client.chat.completions.parse(
+    model=model,
+    messages=[{"role": "user", "content": "Tokyo as JSON, please."}],
+    response_format=City,
+    temperature=0,
+    max_tokens=256,
+)
+assert isinstance(parsed.choices[0].message.parsed, City), parsed
+anything = client.chat.completions.create(
+    model=model,
+    messages=[{"role": "user", "content": "Tokyo as JSON, please."}],
+    response_format={"type": "json_object"},
+    extra_body={"min_p": 0.1},
+    temperature=0.5,
+    seed=2,
+    max_tokens=128,
+)
+assert anything.choices[0].message.content.startswith("{"), anything
+print("structured", end=" ")
 
 texts = ["The capital of Japan is Tokyo.", "Tokyo is Japan's capital city.", "A bicycle needs oil."]
 # Asks for base64 by itself, and turns it into numbers.

@@ -60,7 +60,7 @@ fn greedy(prompt: Vec<u32>, max_tokens: usize) -> (Vec<u32>, TokenLogprob) {
                 tokens.extend(event.token_ids);
                 chances.extend(event.logprobs);
             }
-            GenerationEvent::Finished(_) => {}
+            GenerationEvent::Prompt(_) | GenerationEvent::Finished(_) => {}
             GenerationEvent::Failed(error) => panic!("{error}"),
         }
     }

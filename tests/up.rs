@@ -240,7 +240,7 @@ async fn a_registration_secret_is_used_by_everyone_who_needs_it() {
     };
     let without = status(&[]);
     let said = String::from_utf8_lossy(&without.stderr);
-    assert!(!without.status.success() && said.contains("registration.secret_files"), "{said}");
+    assert!(!without.status.success() && said.contains("registration.secret_file"), "{said}");
     let with = status(&["--set", &setting]);
     assert!(String::from_utf8_lossy(&with.stdout).contains("backend-1"));
     let peers = Client::new().get(address(&ready, "operations"), "/peers").await;

@@ -41,6 +41,10 @@ const COMPLETIONS: Endpoint = Endpoint {
     path: Some("/v1/completions"),
     operation: Some("text_completion"),
 };
+const TOKENIZE: Endpoint =
+    Endpoint { label: "tokenize", path: Some("/v1/tokenize"), operation: None };
+const DETOKENIZE: Endpoint =
+    Endpoint { label: "detokenize", path: Some("/v1/detokenize"), operation: None };
 const EMBEDDINGS: Endpoint =
     Endpoint { label: "embeddings", path: Some("/v1/embeddings"), operation: Some("embeddings") };
 const MODELS: Endpoint = Endpoint { label: "models", path: Some("/v1/models"), operation: None };
@@ -52,6 +56,8 @@ impl Endpoint {
         match path {
             "/v1/chat/completions" => &CHAT,
             "/v1/completions" => &COMPLETIONS,
+            "/v1/tokenize" | "/tokenize" => &TOKENIZE,
+            "/v1/detokenize" | "/detokenize" => &DETOKENIZE,
             "/v1/embeddings" => &EMBEDDINGS,
             "/v1/models" => &MODELS,
             _ if path.starts_with("/v1/models/") => &MODELS,
@@ -131,7 +137,7 @@ impl Exchange {
     /// Something happened to its generation, now.
     pub fn saw(&mut self, observed: Observed<'_>) {
         match observed {
-            Observed::Tokens(count) => {
+            Observed::Tokens { count, .. } => {
                 self.line.ttft.get_or_insert(self.started.elapsed());
                 *self.line.completion_tokens.get_or_insert(0) += count as u64;
             }
@@ -242,6 +248,8 @@ mod tests {
         for (path, label) in [
             ("/v1/chat/completions", "chat_completions"),
             ("/v1/completions", "completions"),
+            ("/tokenize", "tokenize"),
+            ("/v1/detokenize", "detokenize"),
             ("/v1/embeddings", "embeddings"),
             ("/v1/models/canary", "models"),
             ("/canary", "unknown"),

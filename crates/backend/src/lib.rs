@@ -204,6 +204,7 @@ async fn load(config: &Config) -> Result<(Served, ModelRef), BackendError> {
         max_concurrency: config.backend.max_concurrency,
         context_max: config.backend.context_max,
         queue_max: config.backend.queue_max,
+        ..EngineOptions::default()
     };
     let named = ModelRef { id: model.id.clone(), sha256: model.sha256.clone() };
     if model.makes_embeddings() && config.backend.kv_memory.is_some() {

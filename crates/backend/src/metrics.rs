@@ -79,15 +79,20 @@ impl BackendMetrics {
 
     /// Follows one request.
     pub fn observe(self: &Arc<Self>, guard: RequestGuard) -> Observer {
-        Observer { metrics: Arc::clone(self), guard, last_token: None }
+        Observer { metrics: Arc::clone(self), guard, last_tokens: Vec::new() }
     }
 }
 
 /// What happened to an observed request.
 #[derive(Clone, Copy, Debug)]
 pub enum Observed<'a> {
-    /// So many tokens came.
-    Tokens(usize),
+    /// Tokens came.
+    Tokens {
+        /// For which choice.
+        choice: usize,
+        /// How many.
+        count: usize,
+    },
     /// It ended as it should.
     Finish(&'a Finish),
     /// It failed in the middle of its answer.
@@ -101,28 +106,36 @@ pub enum Observed<'a> {
 pub struct Observer {
     metrics: Arc<BackendMetrics>,
     guard: RequestGuard,
-    last_token: Option<Instant>,
+    /// When the last token of each choice came.
+    last_tokens: Vec<Option<Instant>>,
 }
 
 impl Observer {
     /// Notes what happened, now.
     pub fn saw(&mut self, observed: Observed<'_>) {
         match observed {
-            Observed::Tokens(count) => self.tokens(count),
+            Observed::Tokens { choice, count } => self.tokens(choice, count),
             Observed::Finish(finish) => self.finish(finish),
             Observed::Failure => self.guard.failed(),
             Observed::Refused(status) => self.guard.answered(status.as_u16()),
         }
     }
 
-    fn tokens(&mut self, count: usize) {
+    fn tokens(&mut self, choice: usize, count: usize) {
         let now = Instant::now();
-        match self.last_token.replace(now) {
-            None => self.metrics.time_to_first_token.observe(self.guard.elapsed().as_secs_f64()),
+        let is_first = self.last_tokens.is_empty();
+        if self.last_tokens.len() <= choice {
+            self.last_tokens.resize(choice + 1, None);
+        }
+        match self.last_tokens[choice].replace(now) {
             Some(last) => {
                 let each = now.duration_since(last).as_secs_f64() / count.max(1) as f64;
                 (0..count).for_each(|_| self.metrics.inter_token.observe(each));
             }
+            None if is_first => {
+                self.metrics.time_to_first_token.observe(self.guard.elapsed().as_secs_f64());
+            }
+            None => {}
         }
     }
 

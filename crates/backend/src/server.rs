@@ -5,11 +5,8 @@ use crate::{
     exchange::{Exchange, REQUEST_ID},
     metrics::BackendMetrics,
     openai::{
-        self,
-        answer::{Answer, Stream},
-        chat, completions, embeddings,
-        errors::ApiError,
-        fields::Fields,
+        self, answer::Answer, chat, choices::Choices, completions, embeddings, errors::ApiError,
+        events::Stream, fields::Fields, tokenize,
     },
     served::Served,
 };
@@ -24,7 +21,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulConnection, GracefulShutdown},
 };
-use inferno_engine::{Engine, Generation};
+use inferno_engine::Engine;
 use inferno_shared::{
     MetricsCollector, config::BackendConfig, identity::unix_ms, membership::Token,
 };
@@ -39,6 +36,18 @@ const TOKEN_HEADER: &str = "x-inferno-token";
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections served at once; more wait in the listen queue.
 const CONNECTIONS_MAX: usize = 4_096;
+
+/// What is served.
+const ROUTES: [&str; 8] = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/models",
+    "/v1/tokenize",
+    "/v1/detokenize",
+    "/tokenize",
+    "/detokenize",
+];
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -139,9 +148,9 @@ impl Service {
                 exchange.answered(StatusCode::OK, body.len());
                 json(StatusCode::OK, body)
             }
-            Ok(Reply::Events(answer, generation)) => {
+            Ok(Reply::Events(answer, choices)) => {
                 exchange.streams();
-                event_stream(Stream::new(*answer, generation, exchange))
+                event_stream(Stream::new(*answer, choices, exchange))
             }
             Err(error) => self.refuse(&error, &mut exchange),
         }
@@ -162,6 +171,12 @@ impl Service {
             (&Method::POST, "/v1/completions") => {
                 self.complete(request, exchange, created, completions::prepare).await
             }
+            (&Method::POST, "/v1/tokenize" | "/tokenize") => {
+                self.compute(request, exchange, created, tokenize::tokenize).await
+            }
+            (&Method::POST, "/v1/detokenize" | "/detokenize") => {
+                self.compute(request, exchange, created, tokenize::detokenize).await
+            }
             (&Method::POST, "/v1/embeddings") => self.embed(request, exchange).await,
             (&Method::GET, "/v1/models") => {
                 Ok(Reply::whole(&openai::models(self.served.info(), self.started_s)))
@@ -169,7 +184,7 @@ impl Service {
             (&Method::GET, path) if path.starts_with("/v1/models/") => {
                 self.model(&path["/v1/models/".len()..])
             }
-            (_, "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings" | "/v1/models") => {
+            (_, path) if ROUTES.contains(&path) => {
                 let message = format!("{} is not allowed on {path}", request.method());
                 Err(ApiError::request(
                     StatusCode::METHOD_NOT_ALLOWED,
@@ -178,7 +193,7 @@ impl Service {
                 ))
             }
             _ => {
-                let message = "no such endpoint; this backend has /v1/chat/completions, /v1/completions, /v1/embeddings and /v1/models";
+                let message = format!("no such endpoint; this backend has {}", ROUTES.join(", "));
                 Err(ApiError::request(StatusCode::NOT_FOUND, "unknown_url", message))
             }
         }
@@ -206,17 +221,32 @@ impl Service {
         request: Request<Incoming>,
         exchange: &mut Exchange,
         created: u64,
-        prepare: fn(&Engine, Fields, u64) -> Result<Answer, ApiError>,
+        prepare: fn(&Engine, &mut Fields, u64) -> Result<Answer, ApiError>,
     ) -> Result<Reply, ApiError> {
         exchange.generates(self.metrics.observe(self.collector.request_started()));
         let body = self.read(request).await?;
         exchange.received(body.len());
-        let (answer, generation) = self.submit(body, created, prepare).await?;
-        exchange.submitted(&self.served.info().id, answer.request.prompt.len());
+        let (answer, choices) = self.submit(body, created, prepare).await?;
+        exchange.submitted(&self.served.info().id, answer.prompt_tokens());
         if answer.streams() {
-            return Ok(Reply::Events(Box::new(answer), generation));
+            return Ok(Reply::Events(Box::new(answer), choices));
         }
-        Ok(Reply::Whole(answer.whole(generation, exchange).await?))
+        Ok(Reply::Whole(answer.whole(choices, exchange).await?))
+    }
+
+    /// An answer that needs no generation.
+    async fn compute(
+        &self,
+        request: Request<Incoming>,
+        exchange: &mut Exchange,
+        created: u64,
+        compute: fn(&Engine, &mut Fields, u64) -> Result<serde_json::Value, ApiError>,
+    ) -> Result<Reply, ApiError> {
+        let body = self.read(request).await?;
+        exchange.received(body.len());
+        let answer =
+            self.off_thread(move |engine| compute(engine, &mut Fields::parse(&body)?, created));
+        Ok(Reply::whole(&answer.await?))
     }
 
     async fn embed(
@@ -230,24 +260,34 @@ impl Service {
         embeddings::answer(self.served.embedder()?, body, exchange).await.map(Reply::Whole)
     }
 
-    /// Templates and tokenizers take their time: not on a thread that serves connections.
     async fn submit(
         &self,
         body: Bytes,
         created: u64,
-        prepare: fn(&Engine, Fields, u64) -> Result<Answer, ApiError>,
-    ) -> Result<(Answer, Generation), ApiError> {
-        let (engine, span) = (self.served.engine()?.clone(), Span::current());
-        let prepared = tokio::task::spawn_blocking(move || {
-            let _inside = span.entered();
-            let answer = prepare(&engine, Fields::parse(&body)?, created)?;
+        prepare: fn(&Engine, &mut Fields, u64) -> Result<Answer, ApiError>,
+    ) -> Result<(Answer, Choices), ApiError> {
+        self.off_thread(move |engine| {
+            let answer = prepare(engine, &mut Fields::parse(&body)?, created)?;
             let fingerprint = engine.fingerprint().map(|fingerprint| fingerprint.to_string());
-            let generation =
-                engine.submit(answer.request.clone()).map_err(|error| answer.refusal(error))?;
-            Ok((answer.signed(fingerprint), generation))
+            let choices = Choices::submit(engine, answer.requests());
+            let choices = choices.map_err(|error| answer.refusal(error))?;
+            Ok((answer.signed(fingerprint), choices))
+        })
+        .await
+    }
+
+    /// Templates, tokenizers and grammars take their time: not on a thread that serves connections.
+    async fn off_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Engine) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let (engine, span) = (self.served.engine()?.clone(), Span::current());
+        let work = tokio::task::spawn_blocking(move || {
+            let _inside = span.entered();
+            work(&engine)
         });
-        // A panic in a template or a tokenizer ends this request alone.
-        prepared.await.unwrap_or_else(|_| Err(ApiError::internal()))
+        // A panic in there ends this request alone.
+        work.await.unwrap_or_else(|_| Err(ApiError::internal()))
     }
 
     /// The whole body, within its limits of size and time.
@@ -291,7 +331,7 @@ enum Reply {
     /// One JSON object.
     Whole(Bytes),
     /// Events, as they come.
-    Events(Box<Answer>, Generation),
+    Events(Box<Answer>, Choices),
 }
 
 impl Reply {

@@ -4,7 +4,9 @@ use anstream::ColorChoice;
 use clap::{Parser, Subcommand, ValueEnum};
 use inferno_shared::service::{BACKEND_HELP, PROXY_HELP, ServiceArgs};
 
-use crate::command::{bench, chat, completions, config, docs, doctor, man, model, status, top, up};
+use crate::command::{
+    bench, chat, completions, config, docs, doctor, key, man, model, status, top, up, verify,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,7 +18,7 @@ Examples:
   inferno top                          the same, live
   inferno doctor                       what stands in the way on this machine
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 different, 4 another fingerprint, 130 interrupted.";
 
 /// LLM inference on your own machines: one proxy, backends that find it by themselves, an
 /// OpenAI-compatible API.
@@ -87,6 +89,12 @@ pub(crate) enum Command {
     /// Bring, list, check and remove models
     #[command(subcommand, after_help = model::EXAMPLES)]
     Model(model::ModelCommand),
+    /// Make, list and revoke the API keys that a proxy asks its clients for
+    #[command(subcommand, after_help = key::EXAMPLES)]
+    Key(key::KeyCommand),
+    /// Ask for a saved answer again and say whether it is the same
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(verify::VerifyArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),

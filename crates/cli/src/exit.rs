@@ -3,6 +3,11 @@
 /// What a command that was interrupted returns, as shells do for SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
 
+/// `verify` was answered otherwise than before.
+pub(crate) const DIFFERENT: u8 = 3;
+/// `verify` was answered by something that does not promise the same.
+pub(crate) const ANOTHER_FINGERPRINT: u8 = 4;
+
 /// Every code a command of ours ends with, and what it says.
 pub(crate) const CODES: &[(u8, &str, &str)] = &[
     (
@@ -16,6 +21,12 @@ pub(crate) const CODES: &[(u8, &str, &str)] = &[
         "It could not be done, or what was checked is not so. Standard error has one sentence that says why.",
     ),
     (2, "wrong usage", "The command line was not understood: nothing was done."),
+    (DIFFERENT, "different", "`verify` asked again, and the answer is not the same."),
+    (
+        ANOTHER_FINGERPRINT,
+        "another fingerprint",
+        "`verify` asked again, and what answers now is not what made the answer: another model, tokenizer, context or numerics.",
+    ),
     (INTERRUPTED, "interrupted", "A signal ended it before it was done."),
 ];
 

@@ -2,7 +2,7 @@
 //! Inferno installation. Thin by design: the proxy and the backend are libraries of their own, and
 //! what they do does not depend on who started them.
 //!
-//! Exit codes: 0 done, 1 failed (one sentence on standard error), 2 wrong usage, 130 interrupted.
+//! Exit codes: 0 done, 1 failed (one sentence on standard error), 2 wrong usage, 130 interrupted; `exit.rs` has all.
 
 pub mod model;
 
@@ -20,6 +20,7 @@ mod reference;
 mod signals;
 mod top;
 mod up;
+mod verify;
 
 use std::process::ExitCode;
 

@@ -23,6 +23,10 @@ const ENVIRONMENT: &[(&str, &str)] = &[
         "INFERNO_…",
         "Every configuration key a.b has INFERNO_A__B; `inferno docs configuration` lists them.",
     ),
+    (
+        "OPENAI_API_KEY",
+        "The API key that `inferno chat` and `inferno bench` send without --api-key-file.",
+    ),
     ("NO_COLOR", "Set to anything: no colours, as --color never."),
     ("TERM", "Unset or dumb: `inferno top` prints lines instead of a full screen."),
     (

@@ -100,6 +100,7 @@ fn check_lists_everything_that_a_start_would_refuse() {
         "operations.addr=0.0.0.0:6100",
         "proxy.tls.cert_file=/nonexistent/cert",
         "proxy.tls.key_file=/nonexistent/key",
+        "operations.tls.key_file=/nonexistent/key",
         "backend.device=cuda:0",
         "backend.proxies=192.0.2.1:6100",
     ];
@@ -110,6 +111,7 @@ fn check_lists_everything_that_a_start_would_refuse() {
     for problem in [
         "registration has no secret",
         "proxy.tls.cert_file: /nonexistent/cert",
+        "operations.tls.key_file: is of no use without operations.tls.cert_file",
         "without CUDA",
         "backend.listen is 127.0.0.1:8080, which the proxy 192.0.2.1:6100",
     ] {

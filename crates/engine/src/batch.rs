@@ -1,7 +1,6 @@
 //! One step as the model sees it: a flat list of rows over all sequences.
 
 use crate::scheduler::{Scheduler, SequenceId, Step};
-use inferno_kernels::cpu::RowPlace;
 
 /// A ragged batch. Row `r` is token `tokens[r]` at `positions[r]` of the sequence whose blocks are
 /// `tables[sequences[r]]`.
@@ -20,25 +19,42 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The batch of `step`, and the sequences that its sampled rows belong to, in order.
-    pub fn new(scheduler: &Scheduler, step: &Step) -> (Self, Vec<SequenceId>) {
-        let (mut batch, mut sampling) = (Self::default(), Vec::new());
+    /// Makes it the batch of `step`, in the memory that it has. `sampling` becomes the sequences that its
+    /// sampled rows belong to, in order.
+    pub fn fill(&mut self, scheduler: &Scheduler, step: &Step, sampling: &mut Vec<SequenceId>) {
+        self.tokens.clear();
+        self.positions.clear();
+        self.sequences.clear();
+        self.sampled.clear();
+        sampling.clear();
+        let mut tables = 0;
         for entry in &step.entries {
             let Some((tokens, blocks)) = scheduler.sequence(entry.id) else { continue };
-            batch.push(&tokens[entry.tokens.clone()], entry.tokens.start);
-            batch.tables.push(blocks.iter().map(crate::cache::BlockLease::block).collect());
+            self.push(&tokens[entry.tokens.clone()], entry.tokens.start, tables);
+            self.put_table(tables, blocks);
+            tables += 1;
             if entry.samples {
-                batch.sampled.push(batch.tokens.len() - 1);
+                self.sampled.push(self.tokens.len() - 1);
                 sampling.push(entry.id);
             }
         }
-        (batch, sampling)
+        self.tables.truncate(tables);
     }
 
-    fn push(&mut self, tokens: &[u32], start: usize) {
+    fn push(&mut self, tokens: &[u32], start: usize, table: usize) {
         self.tokens.extend_from_slice(tokens);
         self.positions.extend((start..start + tokens.len()).map(|position| position as u32));
-        self.sequences.extend(std::iter::repeat_n(self.tables.len(), tokens.len()));
+        self.sequences.extend(std::iter::repeat_n(table, tokens.len()));
+    }
+
+    fn put_table(&mut self, index: usize, blocks: &[u32]) {
+        match self.tables.get_mut(index) {
+            Some(table) => {
+                table.clear();
+                table.extend_from_slice(blocks);
+            }
+            None => self.tables.push(blocks.to_vec()),
+        }
     }
 
     /// Rows.
@@ -51,16 +67,5 @@ impl Batch {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
-    }
-
-    /// Where each row stands in the cache.
-    #[must_use]
-    pub fn places(&self) -> Vec<RowPlace<'_>> {
-        let rows = self.sequences.iter().zip(&self.positions);
-        rows.map(|(sequence, position)| RowPlace {
-            blocks: &self.tables[*sequence],
-            position: *position,
-        })
-        .collect()
     }
 }

@@ -2,24 +2,29 @@
 
 use crate::cache::BlockPool;
 use crate::error::{LoadError, PromptError, SubmitError, panic_message};
+use crate::events;
 use crate::generation::Active;
+use crate::grammar::{Grammar, GrammarError, GrammarSource, Grammars};
 use crate::load::{Loaded, TemplateAbsence, load};
 use crate::numerics::Fingerprint;
 use crate::request::{Generation, GenerationRequest};
-use crate::scheduler::Scheduler;
-use crate::stats::EngineStats;
+use crate::scheduler::{Scheduler, Terms};
+use crate::stats::{EngineStats, QueueLimits, Queued};
 use crate::template::{Chat, Template};
 use crate::tokenizer::Tokenizer;
 use crate::warm;
-use crate::worker::{Command, Life, STEP_TOKENS_MAX, Worker};
+use crate::worker::{Command, Life, STEP_TOKENS_MAX, StepScratch, Worker};
 use inferno_kernels::Level;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// The stack of the engine's thread: following a grammar recurses as deep as its regular expressions nest.
+const STACK_BYTES: usize = 32 << 20;
 
 /// Where a model comes from.
 #[derive(Clone, Debug)]
@@ -46,12 +51,27 @@ pub struct EngineOptions {
     pub context_max: Option<usize>,
     /// Most requests waiting.
     pub queue_max: usize,
+    /// Most tokens of the prompts of those that wait; one alone may have more.
+    pub queue_tokens_max: usize,
+    /// How long a client may not read its answer before the request is ended. It stands still meanwhile.
+    pub reader_timeout: Duration,
+    /// The instruction level of the kernels. Each gives the same bits.
+    pub level: Level,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
         let threads = thread::available_parallelism().map_or(1, usize::from);
-        Self { threads, kv_bytes: None, max_concurrency: 256, context_max: None, queue_max: 1024 }
+        Self {
+            threads,
+            kv_bytes: None,
+            max_concurrency: 256,
+            context_max: None,
+            queue_max: 1024,
+            queue_tokens_max: 1 << 20,
+            reader_timeout: Duration::from_secs(30),
+            level: Level::best(),
+        }
     }
 }
 
@@ -106,11 +126,12 @@ pub struct Engine {
 struct Inner {
     info: ModelInfo,
     tokenizer: Arc<Tokenizer>,
+    grammars: Grammars,
     template: Result<Template, TemplateAbsence>,
     fingerprint: Arc<OnceLock<Fingerprint>>,
     stats: Arc<EngineStats>,
     level: Level,
-    queue_max: usize,
+    queue: QueueLimits,
     inbox: mpsc::Sender<Command>,
     life: watch::Receiver<Life>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -156,19 +177,25 @@ impl Engine {
             stats: Arc::clone(&stats),
             life: living,
             active: HashMap::new(),
+            parked: BTreeMap::new(),
+            reader_timeout: options.reader_timeout,
             next_id: 0,
-            queued: 0,
-            adjusted: Vec::new(),
+            queued: Queued::default(),
+            scratch: StepScratch::default(),
         };
-        let thread = thread::Builder::new().name("engine".into()).spawn(move || worker.run());
+        // Linux shows fifteen bytes of it.
+        let name = format!("engine {}", loaded.info.id);
+        let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES);
+        let thread = thread.spawn(move || worker.run());
         let inner = Inner {
             info: loaded.info,
             tokenizer,
+            grammars: Grammars::default(),
             template: loaded.template,
             fingerprint: loaded.fingerprint,
             stats,
             level,
-            queue_max: options.queue_max,
+            queue: QueueLimits { requests: options.queue_max, tokens: options.queue_tokens_max },
             inbox,
             life,
             thread: Mutex::new(Some(thread.map_err(LoadError::Threads)?)),
@@ -219,6 +246,27 @@ impl Engine {
             .unwrap_or_else(|panic| Err(PromptError::Template(panic_message(panic.as_ref()))))
     }
 
+    /// Compiles what an answer is to be. Takes milliseconds, the first time some hundreds: not for a thread that
+    /// serves others.
+    ///
+    /// # Errors
+    /// When the source is wrong, unsupported or beyond a limit.
+    pub fn compile(&self, source: &GrammarSource) -> Result<Grammar, GrammarError> {
+        self.inner.grammars.compile(source, &self.inner.tokenizer)
+    }
+
+    /// The beginning-of-sequence token, if the model has one.
+    #[must_use]
+    pub fn bos(&self) -> Option<u32> {
+        self.inner.tokenizer.bos()
+    }
+
+    /// The bytes of a token; none for an id that does not exist.
+    #[must_use]
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        self.inner.tokenizer.bytes(id)
+    }
+
     /// Puts a request into the queue.
     ///
     /// # Errors
@@ -228,12 +276,16 @@ impl Engine {
         let inner = &*self.inner;
         request.validate(inner.info.vocab_size)?;
         let limit = answer_limit(&request, inner.info.context_length)?;
-        let place = inner.stats.enqueue(inner.queue_max);
-        let place = place.ok_or(SubmitError::QueueFull { limit: inner.queue_max })?;
-        // Room for every token in an event of its own, what is left, and the end.
-        let (sender, events) = tokio::sync::mpsc::channel(limit + 2);
+        let place = inner.stats.enqueue(request.prompt.len(), inner.queue)?;
+        let terms = Terms {
+            priority: request.priority,
+            deadline: request.deadline,
+            salt: request.cache_salt.unwrap_or_default(),
+            computes_all: request.prompt_logprobs.is_some(),
+        };
+        let (sender, events) = events::channel(inner.inbox.clone());
         let (active, prompt) = Active::new(request, limit, sender, Instant::now(), inner.level);
-        let command = Command::Generate(Box::new(active), prompt, place);
+        let command = Command::Generate(Box::new(active), prompt, terms, place);
         inner.inbox.send(command).map_err(|_| SubmitError::Stopped)?;
         Ok(Generation::new(events))
     }

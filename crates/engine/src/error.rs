@@ -3,6 +3,7 @@
 use crate::gguf::GgufError;
 use std::any::Any;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Why an engine did not start. Nothing here is cured by trying again with the same file and options.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +144,18 @@ pub enum SubmitError {
         /// The limit.
         limit: usize,
     },
+    /// The prompts that wait have as many tokens as may. Worth a retry, here later or elsewhere at once.
+    #[error(
+        "the queue is full: {waiting} tokens of prompts are waiting, {limit} may, and this prompt has {prompt}"
+    )]
+    QueueTokens {
+        /// Tokens of this prompt.
+        prompt: usize,
+        /// Tokens that wait.
+        waiting: u64,
+        /// The limit.
+        limit: usize,
+    },
     /// The engine is shut down or has failed. Worth a retry elsewhere.
     #[error("the engine is stopped")]
     Stopped,
@@ -154,6 +167,12 @@ pub enum GenerationError {
     /// Something in this request alone failed (sampling, detokenising). The message is for the log.
     #[error("this request failed inside the engine: {0}")]
     Request(String),
+    /// The deadline of the request is over. A retry would be as late.
+    #[error("the request's deadline was over before its answer was complete")]
+    DeadlineExceeded,
+    /// The client did not read its answer for this long.
+    #[error("the client read nothing for {} s", .0.as_secs_f64())]
+    SlowReader(Duration),
     /// The engine stopped under it: shut down, or failed for everyone.
     #[error("the engine stopped")]
     Stopped,

@@ -14,11 +14,15 @@
 pub mod batch;
 pub mod cache;
 pub mod catalogue;
+#[cfg(test)]
+mod determinism_tests;
 pub mod embed;
 mod engine;
 mod error;
+mod events;
 mod generation;
 pub mod gguf;
+mod grammar;
 mod load;
 mod memory;
 pub mod model;
@@ -38,15 +42,20 @@ pub mod tokenizer;
 mod warm;
 mod worker;
 
+pub use cache::{CacheSalt, Miss};
 pub use embed::{Embedded, Embedder};
 pub use engine::{BudgetLine, Engine, EngineOptions, ModelInfo, ModelSource};
 pub use error::{GenerationError, LoadError, ModelFileError, PromptError, SubmitError};
+pub use grammar::{
+    CHOICES_MAX, GRAMMAR_DEPTH_MAX, Grammar, GrammarError, GrammarSource, LARK_BYTES_MAX,
+    REGEX_BYTES_MAX, SCHEMA_BYTES_MAX,
+};
 pub use load::{Survey, survey};
 pub use numerics::{ARITHMETIC, Fingerprint, NUMERICS_VERSION};
 pub use request::{
     Finish, FinishReason, Generation, GenerationEvent, GenerationRequest, LOGIT_BIAS_MAX,
-    LOGPROBS_MAX, STOP_BYTES_MAX, STOPS_MAX, SamplingParams, Timings, TokenChance, TokenEvent,
-    TokenLogprob,
+    LOGPROBS_MAX, STOP_BYTES_MAX, STOP_TOKENS_MAX, STOPS_MAX, SamplingParams, Timings, TokenChance,
+    TokenEvent, TokenLogprob,
 };
 pub use stats::EngineStats;
 pub use template::{Chat, Message};

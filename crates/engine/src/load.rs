@@ -7,7 +7,7 @@ use crate::gguf::GgufFile;
 use crate::memory;
 use crate::model::{Decoder, Scratch};
 use crate::numerics::{Fingerprint, parse_sha256};
-use crate::runner::Runner;
+use crate::runner::{Runner, SCORED_ROWS};
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
 use crate::worker::STEP_TOKENS_MAX;
@@ -57,7 +57,8 @@ pub(crate) fn load(source: &ModelSource, options: &EngineOptions) -> Result<Load
     info.vocab_size = info.vocab_size.min(tokenizer.vocab_size());
     info.eos = tokenizer.eos().to_vec();
     info.has_chat_template = template.is_ok();
-    let cpu = Cpu::new(options.threads).map_err(LoadError::Threads)?;
+    let cpu = Cpu::with_level(options.threads, options.level).map_err(LoadError::Threads)?;
+    cpu.repack(decoder.weights());
     let runner = Runner::new(cpu, decoder, blocks as usize);
     let fingerprint = fingerprint(source.sha256.as_deref(), file.bytes(), context)?;
     Ok(Loaded { info, runner, blocks, tokenizer, template, fingerprint })
@@ -93,7 +94,7 @@ pub fn survey(path: &Path, options: &EngineOptions) -> Result<Survey, LoadError>
     Ok(Survey {
         architecture: decoder.config().architecture.clone(),
         context_length,
-        budget: budget(options, &file, &decoder, blocks),
+        budget: budget(options, &decoder, blocks),
         available_bytes: memory::available_bytes(),
     })
 }
@@ -104,7 +105,7 @@ fn context_length(decoder: &Decoder, options: &EngineOptions) -> usize {
     options.context_max.map_or(trained, |most| most.clamp(1, trained))
 }
 
-/// On x86-64, candle-core's dot products have other bits without AVX2, and nothing is quick.
+/// On x86-64, nothing is quick without AVX2.
 fn require_vectors() -> Result<(), LoadError> {
     if cfg!(target_arch = "x86_64") && Level::available().len() < 2 {
         let what = "this processor, which has no AVX2, FMA and F16C,".into();
@@ -141,7 +142,7 @@ fn cache_blocks(
 ) -> Result<u32, LoadError> {
     let block = decoder.kv_shape().block_bytes() as u64;
     let per_sequence = context.div_ceil(BLOCK_TOKENS) as u64;
-    let free = memory::available_bytes();
+    let free = memory::available_bytes().saturating_sub(decoder.weight_bytes());
     let (available, origin) = match options.kv_bytes {
         Some(configured) if configured > free => {
             return Err(LoadError::Overcommitted { configured, available: free });
@@ -175,23 +176,19 @@ fn info(
         vocab_size: decoder.vocab(),
         eos: Vec::new(),
         has_chat_template: false,
-        budget: budget(options, file, decoder, blocks),
+        budget: budget(options, decoder, blocks),
         threads: options.threads.max(1),
-        level: Level::best().to_string(),
+        level: options.level.to_string(),
     }
 }
 
-fn budget(
-    options: &EngineOptions,
-    file: &GgufFile,
-    decoder: &Decoder,
-    blocks: u32,
-) -> Vec<BudgetLine> {
+fn budget(options: &EngineOptions, decoder: &Decoder, blocks: u32) -> Vec<BudgetLine> {
     let (config, vocab) = (decoder.config(), decoder.vocab());
-    let activations = Scratch::bytes(config, vocab, STEP_TOKENS_MAX, options.concurrency());
+    let sampled = options.concurrency().max(SCORED_ROWS);
+    let activations = Scratch::bytes(config, vocab, STEP_TOKENS_MAX, sampled);
     let kv_bytes = u64::from(blocks) * decoder.kv_shape().block_bytes() as u64;
     let lines = [
-        ("weights (mapped, shared)", file.bytes().len() as u64),
+        ("weights (repacked)", decoder.weight_bytes()),
         ("KV cache (taken as used)", kv_bytes),
         ("activations (at most)", activations as u64),
     ];

@@ -1,8 +1,10 @@
 //! What goes into the engine and what comes out: requests, events, results.
 
+use crate::cache::CacheSalt;
 use crate::error::{GenerationError, SubmitError};
-use std::time::Duration;
-use tokio::sync::mpsc;
+use crate::events::Receiver;
+use crate::grammar::Grammar;
+use std::time::{Duration, Instant};
 
 /// Most alternatives a log-probability may come with, as in OpenAI's API.
 pub const LOGPROBS_MAX: usize = 20;
@@ -12,26 +14,45 @@ pub const STOPS_MAX: usize = 16;
 pub const STOP_BYTES_MAX: usize = 1024;
 /// Most tokens with a bias of their own.
 pub const LOGIT_BIAS_MAX: usize = 1024;
+/// Most tokens that end a generation beside the model's own.
+pub const STOP_TOKENS_MAX: usize = 64;
 
 /// One sequence to generate. A client's `n` choices are `n` requests.
 #[derive(Clone, Debug, Default)]
 pub struct GenerationRequest {
     /// Token ids of the prompt, at least one.
     pub prompt: Vec<u32>,
-    /// Most tokens to generate; `None` means up to the end of the context.
+    /// Most tokens to generate; `None` means up to the end of the context. 0 only where the prompt's own
+    /// log-probabilities are asked for.
     pub max_tokens: Option<usize>,
+    /// No end-of-sequence token is drawn before so many tokens.
+    pub min_tokens: usize,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
-    /// Strings that end the generation; they are not part of the answer.
+    /// Strings that end the generation.
     pub stop: Vec<String>,
+    /// Tokens that end it as the end of the sequence does.
+    pub stop_token_ids: Vec<u32>,
+    /// Whether the stop string that ended it is part of the answer.
+    pub include_stop: bool,
     /// `Some(n)`: report each token's log-probability and the `n` likeliest alternatives.
     pub logprobs: Option<usize>,
+    /// `Some(n)`: first report the prompt's tokens in the same way, all but the first, which nothing precedes.
+    pub prompt_logprobs: Option<usize>,
+    /// What the answer's text must be a sentence of; see [`crate::Engine::compile`].
+    pub grammar: Option<Grammar>,
     /// Go on after an end-of-sequence token.
     pub ignore_eos: bool,
     /// Which of the client's choices this is; part of the random key.
     pub choice: u32,
     /// Which of the client's prompts this is; part of the random key.
     pub prompt_index: u32,
+    /// Higher goes first, also at the cost of lower ones that run.
+    pub priority: i32,
+    /// When its answer is of no use any more: it is ended then, wherever it is.
+    pub deadline: Option<Instant>,
+    /// With whom it shares cached prefixes; by default with all that have none.
+    pub cache_salt: Option<CacheSalt>,
 }
 
 /// How a token is chosen from the model's distribution. Applied in this order: bias, penalties, temperature,
@@ -82,20 +103,43 @@ impl GenerationRequest {
         require(self.prompt.iter().all(known), "prompt", || {
             format!("token ids are below {vocab}")
         })?;
-        require(self.max_tokens != Some(0), "max_tokens", || "must be at least 1".into())?;
+        let scores = self.prompt_logprobs.is_some();
+        require(self.max_tokens != Some(0) || scores, "max_tokens", || {
+            "must be at least 1".into()
+        })?;
+        require(self.stop_token_ids.len() <= STOP_TOKENS_MAX, "stop_token_ids", || {
+            format!("at most {STOP_TOKENS_MAX} tokens")
+        })?;
+        require(self.stop_token_ids.iter().all(known), "stop_token_ids", || {
+            format!("token ids are below {vocab}")
+        })?;
         require(self.stop.len() <= STOPS_MAX, "stop", || format!("at most {STOPS_MAX} strings"))?;
         let sized = |stop: &String| (1..=STOP_BYTES_MAX).contains(&stop.len());
         require(self.stop.iter().all(sized), "stop", || {
             format!("strings have 1 to {STOP_BYTES_MAX} bytes")
         })?;
-        require(self.logprobs.is_none_or(|n| n <= LOGPROBS_MAX), "logprobs", || {
+        let tops = self.logprobs.max(self.prompt_logprobs);
+        require(tops.is_none_or(|n| n <= LOGPROBS_MAX), "logprobs", || {
             format!("at most {LOGPROBS_MAX}")
+        })?;
+        let ends = self.grammar.is_none() || (!self.ignore_eos && self.min_tokens == 0);
+        require(ends, "min_tokens", || {
+            "a grammar says where the answer ends: neither `min_tokens` nor `ignore_eos` may contradict it".into()
         })?;
         self.sampling.validate(vocab)
     }
 }
 
 impl SamplingParams {
+    /// Whether the likeliest token under the model's own logits is taken.
+    pub(crate) fn takes_the_likeliest(&self) -> bool {
+        self.temperature == 0.0
+            && self.logit_bias.is_empty()
+            && self.repetition_penalty == 1.0
+            && self.presence_penalty == 0.0
+            && self.frequency_penalty == 0.0
+    }
+
     fn validate(&self, vocab: usize) -> Result<(), SubmitError> {
         let within = |value: f32, low: f32, high: f32| (low..=high).contains(&value);
         let range = |value: f32, low: f32, high: f32, parameter: &'static str| {
@@ -125,9 +169,12 @@ fn require(
     if condition { Ok(()) } else { Err(SubmitError::Parameter { parameter, message: message() }) }
 }
 
-/// What happens to a generation, in order: any number of tokens, then one end.
+/// What happens to a generation, in order: the prompt's log-probabilities if they were asked for, any number of
+/// tokens, then one end.
 #[derive(Clone, Debug)]
 pub enum GenerationEvent {
+    /// How likely the prompt's tokens were, from the second on.
+    Prompt(Vec<TokenLogprob>),
     /// Text was released, or the last tokens came without any.
     Token(TokenEvent),
     /// It ended as it should; nothing follows.
@@ -163,6 +210,8 @@ pub struct TokenChance {
     pub id: u32,
     /// Its bytes, which need not be whole characters.
     pub bytes: Vec<u8>,
+    /// A mark for the model: its bytes are its name, and no part of any text.
+    pub hidden: bool,
     /// Natural logarithm of its probability.
     pub logprob: f32,
 }
@@ -170,7 +219,7 @@ pub struct TokenChance {
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
-    /// An end-of-sequence token or a stop string.
+    /// An end-of-sequence token, a stop string or the end of a grammar.
     Stop,
     /// `max_tokens` or the end of the context.
     Length,
@@ -206,13 +255,13 @@ pub struct Timings {
 /// next step, whether it was waiting, in prefill or decoding.
 #[derive(Debug)]
 pub struct Generation {
-    events: mpsc::Receiver<GenerationEvent>,
+    events: Receiver,
     /// Whether the last event was handed out.
     ended: bool,
 }
 
 impl Generation {
-    pub(crate) fn new(events: mpsc::Receiver<GenerationEvent>) -> Self {
+    pub(crate) fn new(events: Receiver) -> Self {
         Self { events, ended: false }
     }
 
@@ -238,7 +287,8 @@ impl Generation {
             None if !self.ended => Some(GenerationEvent::Failed(GenerationError::Stopped)),
             event => event,
         };
-        self.ended |= !matches!(event, Some(GenerationEvent::Token(_)));
+        let goes_on = matches!(event, Some(GenerationEvent::Token(_) | GenerationEvent::Prompt(_)));
+        self.ended |= !goes_on;
         event
     }
 }

@@ -1,5 +1,8 @@
 //! What the engine tells about itself while it runs: atomics only, so that nobody who asks can slow it.
 
+use crate::cache::{BlockPool, Miss};
+use crate::error::SubmitError;
+use crate::scheduler::{PrefixCounts, Scheduler};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -8,30 +11,62 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct EngineStats {
     started: Instant,
-    pub(crate) running: AtomicU64,
-    pub(crate) waiting: AtomicU64,
-    pub(crate) kv_blocks_used: AtomicU64,
-    pub(crate) kv_blocks_total: AtomicU64,
+    kv_blocks_total: u64,
+    running: AtomicU64,
+    waiting: AtomicU64,
+    waiting_tokens: AtomicU64,
+    paused: AtomicU64,
+    kv_blocks_used: AtomicU64,
+    kv_blocks_kept: AtomicU64,
+    prefix_hit_tokens: AtomicU64,
+    prefix_missed_tokens: [AtomicU64; Miss::ALL.len()],
+    evictions: AtomicU64,
     pub(crate) prompt_tokens: AtomicU64,
     pub(crate) generation_tokens: AtomicU64,
     pub(crate) steps: AtomicU64,
     pub(crate) preemptions: AtomicU64,
+    pub(crate) deadlines_exceeded: AtomicU64,
+    pub(crate) slow_readers: AtomicU64,
     progress_ms: AtomicU64,
+}
+
+/// How much may wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueueLimits {
+    pub(crate) requests: usize,
+    /// Tokens of all prompts; one alone may have more.
+    pub(crate) tokens: usize,
+}
+
+/// Requests and tokens in the scheduler's queue, as far as they are in the statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Queued {
+    pub(crate) requests: usize,
+    pub(crate) tokens: usize,
 }
 
 impl EngineStats {
     pub(crate) fn new(kv_blocks: usize) -> Self {
+        let zero = || AtomicU64::new(0);
         Self {
             started: Instant::now(),
-            running: AtomicU64::new(0),
-            waiting: AtomicU64::new(0),
-            kv_blocks_used: AtomicU64::new(0),
-            kv_blocks_total: AtomicU64::new(kv_blocks as u64),
-            prompt_tokens: AtomicU64::new(0),
-            generation_tokens: AtomicU64::new(0),
-            steps: AtomicU64::new(0),
-            preemptions: AtomicU64::new(0),
-            progress_ms: AtomicU64::new(0),
+            kv_blocks_total: kv_blocks as u64,
+            running: zero(),
+            waiting: zero(),
+            waiting_tokens: zero(),
+            paused: zero(),
+            kv_blocks_used: zero(),
+            kv_blocks_kept: zero(),
+            prefix_hit_tokens: zero(),
+            prefix_missed_tokens: Miss::ALL.map(|_| zero()),
+            evictions: zero(),
+            prompt_tokens: zero(),
+            generation_tokens: zero(),
+            steps: zero(),
+            preemptions: zero(),
+            deadlines_exceeded: zero(),
+            slow_readers: zero(),
+            progress_ms: zero(),
         }
     }
 
@@ -45,14 +80,44 @@ impl EngineStats {
         self.waiting.load(Relaxed)
     }
 
-    /// Blocks of the KV cache in use.
+    /// Tokens of the requests that wait for a slot.
+    pub fn waiting_tokens(&self) -> u64 {
+        self.waiting_tokens.load(Relaxed)
+    }
+
+    /// Requests that stand still because their clients do not read.
+    pub fn paused(&self) -> u64 {
+        self.paused.load(Relaxed)
+    }
+
+    /// Blocks of the KV cache that requests hold.
     pub fn kv_blocks_used(&self) -> u64 {
         self.kv_blocks_used.load(Relaxed)
     }
 
+    /// Blocks of the KV cache that nobody holds and that are kept for a prefix to come.
+    pub fn kv_blocks_kept(&self) -> u64 {
+        self.kv_blocks_kept.load(Relaxed)
+    }
+
     /// Blocks of the KV cache.
     pub fn kv_blocks_total(&self) -> u64 {
-        self.kv_blocks_total.load(Relaxed)
+        self.kv_blocks_total
+    }
+
+    /// Tokens of prompts that the prefix cache held, since the start.
+    pub fn prefix_hit_tokens_total(&self) -> u64 {
+        self.prefix_hit_tokens.load(Relaxed)
+    }
+
+    /// Tokens of prompts that had to be computed for this reason, since the start.
+    pub fn prefix_missed_tokens_total(&self, why: Miss) -> u64 {
+        self.prefix_missed_tokens[why as usize].load(Relaxed)
+    }
+
+    /// Kept blocks whose memory was needed for something else, since the start.
+    pub fn kv_evictions_total(&self) -> u64 {
+        self.evictions.load(Relaxed)
     }
 
     /// Prompt tokens of finished prefills since the start.
@@ -70,9 +135,19 @@ impl EngineStats {
         self.steps.load(Relaxed)
     }
 
-    /// Requests that lost their blocks to older ones and were computed again.
+    /// Times that a request lost its blocks to others, to be computed again.
     pub fn preemptions_total(&self) -> u64 {
         self.preemptions.load(Relaxed)
+    }
+
+    /// Requests that were ended because their deadline was over.
+    pub fn deadlines_exceeded_total(&self) -> u64 {
+        self.deadlines_exceeded.load(Relaxed)
+    }
+
+    /// Requests that were ended because their client did not read.
+    pub fn slow_readers_total(&self) -> u64 {
+        self.slow_readers.load(Relaxed)
     }
 
     /// Monotonic milliseconds, since the engine was made, of the last step (or of the moment work arrived at
@@ -93,23 +168,62 @@ impl EngineStats {
         self.running() + self.waiting() > 0 && idle > after
     }
 
-    /// Takes a place in the queue; `None` when `limit` are taken.
-    pub(crate) fn enqueue(self: &Arc<Self>, limit: usize) -> Option<Place> {
+    /// Takes a place in the queue for a prompt of `tokens`.
+    ///
+    /// # Errors
+    /// When the queue is full, with the limit that it is at.
+    pub(crate) fn enqueue(
+        self: &Arc<Self>,
+        tokens: usize,
+        limits: QueueLimits,
+    ) -> Result<Place, SubmitError> {
         if self.running() + self.waiting() == 0 {
             self.progress();
         }
-        let place = |waiting| (waiting < limit as u64).then_some(waiting + 1);
-        self.waiting.fetch_update(Relaxed, Relaxed, place).ok()?;
-        Some(Place { stats: Some(Arc::clone(self)) })
+        let place = |waiting| (waiting < limits.requests as u64).then_some(waiting + 1);
+        self.waiting
+            .fetch_update(Relaxed, Relaxed, place)
+            .map_err(|_| SubmitError::QueueFull { limit: limits.requests })?;
+        // From here on the place is given back when it is dropped.
+        let mut place = Place { stats: Some(Arc::clone(self)), tokens: 0 };
+        let room = |waiting: u64| {
+            let sum = waiting.saturating_add(tokens as u64);
+            (waiting == 0 || sum <= limits.tokens as u64).then_some(sum)
+        };
+        self.waiting_tokens.fetch_update(Relaxed, Relaxed, room).map_err(|waiting| {
+            SubmitError::QueueTokens { prompt: tokens, waiting, limit: limits.tokens }
+        })?;
+        place.tokens = tokens;
+        Ok(place)
     }
 
-    /// Counts `now` waiting requests instead of `before`. By the difference only, for submitters count too
-    /// and must not see more than there are.
-    pub(crate) fn recount_waiting(&self, before: usize, now: usize) {
-        if now >= before {
-            self.waiting.fetch_add((now - before) as u64, Relaxed);
-        } else {
-            self.waiting.fetch_sub((before - now) as u64, Relaxed);
+    /// Counts `now` waiting instead of `before`. By the difference only, for submitters count too and must
+    /// not see more than there are.
+    pub(crate) fn recount(&self, before: Queued, now: Queued) {
+        let recount = |gauge: &AtomicU64, before: usize, now: usize| match now >= before {
+            true => gauge.fetch_add((now - before) as u64, Relaxed),
+            false => gauge.fetch_sub((before - now) as u64, Relaxed),
+        };
+        recount(&self.waiting, before.requests, now.requests);
+        recount(&self.waiting_tokens, before.tokens, now.tokens);
+    }
+
+    /// Writes how many requests have a slot.
+    pub(crate) fn set_running(&self, requests: usize) {
+        self.running.store(requests as u64, Relaxed);
+    }
+
+    /// Writes what the scheduler and its pool say; the queue apart, see [`EngineStats::recount`].
+    pub(crate) fn publish(&self, scheduler: &Scheduler, pool: &BlockPool) {
+        self.set_running(scheduler.running());
+        self.paused.store(scheduler.paused() as u64, Relaxed);
+        self.kv_blocks_used.store((pool.total() - pool.available()) as u64, Relaxed);
+        self.kv_blocks_kept.store(pool.kept() as u64, Relaxed);
+        self.evictions.store(pool.evictions(), Relaxed);
+        let PrefixCounts { hit, missed } = scheduler.prefix_counts();
+        self.prefix_hit_tokens.store(hit, Relaxed);
+        for (gauge, count) in self.prefix_missed_tokens.iter().zip(missed) {
+            gauge.store(count, Relaxed);
         }
     }
 }
@@ -117,6 +231,7 @@ impl EngineStats {
 /// A request's place in the queue on its way to the engine thread; given back when it is dropped.
 pub(crate) struct Place {
     stats: Option<Arc<EngineStats>>,
+    tokens: usize,
 }
 
 impl Place {
@@ -129,7 +244,8 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(stats) = &self.stats {
-            stats.waiting.fetch_sub(1, Relaxed);
+            let one = Queued { requests: 1, tokens: self.tokens };
+            stats.recount(one, Queued::default());
         }
     }
 }
@@ -137,6 +253,8 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TWO: QueueLimits = QueueLimits { requests: 2, tokens: 10 };
 
     #[test]
     fn only_waiting_work_without_steps_is_a_stall() {
@@ -154,17 +272,17 @@ mod tests {
     fn work_that_comes_to_an_idle_engine_is_no_stall() {
         let started = Instant::now() - Duration::from_secs(10);
         let stats = Arc::new(EngineStats { started, ..EngineStats::new(4) });
-        let _place = stats.enqueue(1).expect("room");
+        let _place = stats.enqueue(1, TWO).expect("room");
         assert!(!stats.is_stalled(Duration::from_secs(5)));
     }
 
     #[test]
     fn the_queue_has_an_end() {
         let stats = Arc::new(EngineStats::new(4));
-        let first = stats.enqueue(2).expect("room");
-        let second = stats.enqueue(2).expect("room");
-        assert!(stats.enqueue(2).is_none());
-        assert_eq!(stats.waiting(), 2);
+        let first = stats.enqueue(1, TWO).expect("room");
+        let second = stats.enqueue(1, TWO).expect("room");
+        assert_eq!(stats.enqueue(1, TWO).err(), Some(SubmitError::QueueFull { limit: 2 }));
+        assert_eq!((stats.waiting(), stats.waiting_tokens()), (2, 2));
         drop(first);
         assert_eq!(stats.waiting(), 1, "a request that came to nothing");
         second.hand_over();
@@ -172,18 +290,31 @@ mod tests {
     }
 
     #[test]
+    fn the_queue_has_an_end_in_tokens_too() {
+        let stats = Arc::new(EngineStats::new(4));
+        let long = stats.enqueue(50, TWO).expect("one alone may be longer");
+        let full = SubmitError::QueueTokens { prompt: 1, waiting: 50, limit: 10 };
+        assert_eq!(stats.enqueue(1, TWO).err(), Some(full));
+        assert_eq!((stats.waiting(), stats.waiting_tokens()), (1, 50), "nothing of it stays");
+        drop(long);
+        let _short = stats.enqueue(6, TWO).expect("room");
+        assert!(stats.enqueue(5, TWO).is_err() && stats.enqueue(4, TWO).is_ok());
+    }
+
+    #[test]
     fn a_recount_never_shows_more_than_there_are() {
         let stats = Arc::new(EngineStats::new(4));
-        stats.recount_waiting(0, 1);
+        let one = Queued { requests: 1, tokens: 1 };
+        stats.recount(Queued::default(), one);
         let recounting = std::thread::scope(|scope| {
-            let worker = scope.spawn(|| (0..200_000).for_each(|_| stats.recount_waiting(1, 1)));
+            let worker = scope.spawn(|| (0..200_000).for_each(|_| stats.recount(one, one)));
             while !worker.is_finished() {
-                assert!(stats.enqueue(2).is_some(), "one of two places is free");
+                assert!(stats.enqueue(1, TWO).is_ok(), "one of two places is free");
             }
             worker.join()
         });
         assert!(recounting.is_ok());
-        stats.recount_waiting(1, 0);
+        stats.recount(one, Queued::default());
         assert_eq!(stats.waiting(), 0);
     }
 }

@@ -3,7 +3,7 @@
 use crate::batch::Batch;
 use crate::cache::BLOCK_TOKENS;
 use crate::runner::Runner;
-use crate::scheduler::cost::StepCost;
+use crate::scheduler::cost::{StepCost, Work};
 use std::time::Instant;
 
 /// Brings the weights into memory and the buffers to size, and measures what steps cost.
@@ -16,7 +16,9 @@ pub(crate) fn up(runner: &mut Runner) -> StepCost {
     for rows in [1, BLOCK_TOKENS, 1, BLOCK_TOKENS] {
         let started = Instant::now();
         runner.step(&batch(rows));
-        cost.observe(rows, started.elapsed());
+        let mut work = Work::default();
+        work.add(&(0..rows));
+        cost.observe(work, started.elapsed());
     }
     cost
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 /// A whole file, mapped read-only: opening costs microseconds, pages come in as they are touched, and
@@ -30,15 +30,20 @@ impl MappedFile {
         Ok(Self { map })
     }
 
-    /// Bytes of no file, in memory of their own that begins at a page: for data that stands in its file where
-    /// its type may not be read.
+    /// Tells the operating system that these bytes will not be wanted soon, so that they leave this process's
+    /// memory. They can still be read, from the page cache or the disk.
     ///
-    /// # Errors
-    /// What the operating system says when it has no memory.
-    pub fn copied(bytes: &[u8]) -> io::Result<Self> {
-        let mut map = memmap2::MmapMut::map_anon(bytes.len())?;
-        map.copy_from_slice(bytes);
-        Ok(Self { map: map.make_read_only()? })
+    /// # Panics
+    /// When the range lies outside the file.
+    pub fn release(&self, range: Range<usize>) {
+        assert!(range.start <= range.end && range.end <= self.map.len(), "not within the file");
+        #[cfg(unix)]
+        // SAFETY: what is dropped are clean pages of a read-only map of a file, which come back as they were.
+        // Where it fails, the pages stay, which is no harm.
+        drop(unsafe {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            self.map.unchecked_advise_range(advice, range.start, range.len())
+        });
     }
 }
 
@@ -63,14 +68,6 @@ mod tests {
         let map = MappedFile::open(file.path()).unwrap();
         assert_eq!(&map[..4], b"GGUF");
         assert_eq!(map.len(), 13);
-    }
-
-    #[test]
-    fn a_copy_is_aligned() {
-        let bytes = [1, 2, 3, 4, 5];
-        let map = MappedFile::copied(&bytes[1..]).unwrap();
-        assert_eq!(&map[..], [2, 3, 4, 5]);
-        assert!((map.as_ptr() as usize).is_multiple_of(4096));
     }
 
     #[test]

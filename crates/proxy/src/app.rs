@@ -1,6 +1,7 @@
 //! One request's journey, top to bottom.
 
 use crate::{
+    auth::Caller,
     body::Bodies,
     dispatch::{Answer, Dispatcher},
     downstream::{Client, Incoming},
@@ -9,6 +10,7 @@ use crate::{
     error::{Interruption, RequestError},
     exchange::Exchange,
     headers::{self, REQUEST_ID},
+    keys::Keys,
     limits::Requests,
     metrics::ProxyMetrics,
     models, relay,
@@ -27,6 +29,7 @@ use tracing::Instrument;
 
 /// What all requests share.
 pub(crate) struct Gateway {
+    keys: Option<Arc<Keys>>,
     bodies: Bodies,
     requests: Requests,
     dispatcher: Dispatcher,
@@ -36,15 +39,18 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway to `fleet`. Requests run until `drain` cuts them.
+    /// A gateway to `fleet`, for whoever has one of `keys` or, without them, for anyone. Requests run
+    /// until `drain` cuts them.
     pub(crate) fn new(
         config: &ProxyConfig,
+        keys: Option<Arc<Keys>>,
         fleet: Arc<dyn Fleet>,
         metrics: Arc<ProxyMetrics>,
         drain: Arc<Drain>,
     ) -> Self {
         let policy = routing::policy(config.routing.policy);
         Self {
+            keys,
             bodies: Bodies::new(config),
             requests: Requests::new(&config.limits),
             dispatcher: Dispatcher::new(fleet, policy, config, Arc::clone(&metrics)),
@@ -118,12 +124,14 @@ impl Gateway {
         client: &mut Client,
         exchange: &mut Exchange,
     ) -> Result<(), Interruption> {
+        let caller = Caller::of(&client.header().headers, self.keys.as_deref())?;
+        exchange.line.key_id = caller.key_id();
         let _place = self.requests.admit()?;
         admit(client, exchange.route)?;
         if exchange.route == Route::Models {
-            return self.list_models(client, exchange).await;
+            return self.list_models(client, exchange, &caller).await;
         }
-        let mut answer = self.find_answer(client, exchange).await?;
+        let mut answer = self.find_answer(client, exchange, &caller).await?;
         self.pass_on(client, exchange, &mut answer).await?;
         self.dispatcher.release(answer);
         Ok(())
@@ -135,10 +143,14 @@ impl Gateway {
         &self,
         client: &mut Client,
         exchange: &mut Exchange,
+        caller: &Caller,
     ) -> Result<Answer, Interruption> {
         let body = self.bodies.read(client).await?;
         exchange.line.request_bytes = body.bytes.len() as u64;
         let envelope = Envelope::parse(&body.bytes)?;
+        if !caller.may_use(&envelope.model) {
+            return Err(RequestError::ModelNotAllowed { model: envelope.model }.into());
+        }
         let outgoing = outgoing(client.header(), exchange, body.bytes.clone());
         let route = RouteRequest { model: &envelope.model };
         let dispatched = pin!(self.dispatcher.dispatch(&route, &outgoing, &mut exchange.attempts));
@@ -183,8 +195,10 @@ impl Gateway {
         &self,
         client: &mut Client,
         exchange: &mut Exchange,
+        caller: &Caller,
     ) -> Result<(), Interruption> {
-        let body = models::answer(client.header().uri.path(), &self.dispatcher.members())?;
+        let path = client.header().uri.path();
+        let body = models::answer(path, &self.dispatcher.members(), caller)?;
         exchange.answered(StatusCode::OK);
         exchange.line.response_bytes = body.len() as u64;
         let headers = HeaderMap::from_iter([(REQUEST_ID.clone(), exchange.request_id.clone())]);

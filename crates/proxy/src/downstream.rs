@@ -215,7 +215,10 @@ impl Client {
         let retry_after =
             error.retry_after_s().map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds)));
         let allow = error.allow().map(|allow| (header::ALLOW, HeaderValue::from_static(allow)));
-        headers.extend(retry_after.into_iter().chain(allow));
+        let challenge = error
+            .challenge()
+            .map(|challenge| (header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge)));
+        headers.extend(retry_after.into_iter().chain(allow).chain(challenge));
         self.answer_json(error.status(), headers, error.body()).await
     }
 

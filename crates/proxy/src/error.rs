@@ -5,10 +5,11 @@
 //! the [`std::fmt::Display`] text, which names the cause. A `code` is part of the API: clients
 //! branch on it, so codes are added and never reworded.
 
-use crate::upstream::UpstreamError;
+use crate::{keys::Refusal, upstream::UpstreamError};
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
+use std::sync::Arc;
 
 /// Seconds a client should wait where capacity is missing: about the time in which a backend
 /// registers and is proved.
@@ -19,6 +20,12 @@ const RETRY_AFTER_S: u32 = 1;
 pub(crate) enum RequestError {
     #[error("malformed request header")]
     MalformedHeader,
+    #[error("no API key")]
+    MissingKey,
+    #[error("API key refused: {}", refusal(.0))]
+    Key(Refusal),
+    #[error("the API key may not use this model")]
+    ModelNotAllowed { model: String },
     #[error("the request was not received in time")]
     ReadTimeout,
     #[error("an upgrade to another protocol was requested")]
@@ -74,9 +81,12 @@ impl RequestError {
             | Self::MalformedJson { .. }
             | Self::MissingParameter { .. }
             | Self::WrongType { .. } => StatusCode::BAD_REQUEST,
+            Self::MissingKey | Self::Key(_) => StatusCode::UNAUTHORIZED,
             Self::ReadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UpgradeRequested => StatusCode::NOT_IMPLEMENTED,
-            Self::UnknownPath | Self::UnknownModel { .. } => StatusCode::NOT_FOUND,
+            Self::UnknownPath | Self::UnknownModel { .. } | Self::ModelNotAllowed { .. } => {
+                StatusCode::NOT_FOUND
+            }
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodiesExhausted { .. }
@@ -100,6 +110,8 @@ impl RequestError {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::MalformedHeader => "malformed_request",
+            Self::MissingKey => "missing_api_key",
+            Self::Key(_) => "invalid_api_key",
             Self::ReadTimeout => "request_timeout",
             Self::UpgradeRequested => "upgrade_not_supported",
             Self::InternalHeader { .. } => "internal_header",
@@ -110,7 +122,7 @@ impl RequestError {
             Self::MalformedJson { .. } => "malformed_json",
             Self::MissingParameter { .. } => "missing_required_parameter",
             Self::WrongType { .. } => "invalid_type",
-            Self::UnknownModel { .. } => "model_not_found",
+            Self::UnknownModel { .. } | Self::ModelNotAllowed { .. } => "model_not_found",
             Self::NoBackends => "no_backends",
             Self::ModelUnavailable { .. } => "model_unavailable",
             Self::Upstream(error) => error.code(),
@@ -121,7 +133,9 @@ impl RequestError {
     fn param(&self) -> Option<&'static str> {
         match self {
             Self::MissingParameter { param } | Self::WrongType { param, .. } => Some(param),
-            Self::UnknownModel { .. } | Self::ModelUnavailable { .. } => Some("model"),
+            Self::UnknownModel { .. }
+            | Self::ModelNotAllowed { .. }
+            | Self::ModelUnavailable { .. } => Some("model"),
             _ => None,
         }
     }
@@ -130,6 +144,12 @@ impl RequestError {
     fn message(&self) -> String {
         match self {
             Self::MalformedHeader => "The request header is not valid HTTP.".into(),
+            Self::MissingKey => {
+                "An API key is required, in the header 'Authorization: Bearer KEY'.".into()
+            }
+            Self::Key(Refusal::Unknown) => "The API key is not valid.".into(),
+            Self::Key(Refusal::Expired(_)) => "The API key has expired.".into(),
+            Self::Key(Refusal::Revoked(_)) => "The API key has been revoked.".into(),
             Self::ReadTimeout => "The request was not received in time.".into(),
             Self::UpgradeRequested => "Protocol upgrades are not supported here.".into(),
             Self::InternalHeader { name } => format!("The header {name} is reserved."),
@@ -151,7 +171,8 @@ impl RequestError {
             Self::WrongType { param, expected } => {
                 format!("The parameter '{param}' must be {expected}.")
             }
-            Self::UnknownModel { model } => {
+            // One text: which models there are for others is nobody's business.
+            Self::UnknownModel { model } | Self::ModelNotAllowed { model } => {
                 format!(
                     "The model '{model}' does not exist here; GET /v1/models lists those that do."
                 )
@@ -172,6 +193,25 @@ impl RequestError {
     /// For the `retry-after` header, in seconds, where capacity is what is missing.
     pub(crate) fn retry_after_s(&self) -> Option<u32> {
         (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_S)
+    }
+
+    /// For the `www-authenticate` header (RFC 6750 §3).
+    pub(crate) fn challenge(&self) -> Option<&'static str> {
+        match self {
+            Self::MissingKey => Some(r#"Bearer realm="inferno""#),
+            Self::Key(_) => Some(r#"Bearer realm="inferno", error="invalid_token""#),
+            _ => None,
+        }
+    }
+
+    /// The id of the key that was refused, where it was shown whole.
+    pub(crate) fn key_id(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Key(Refusal::Expired(holder) | Refusal::Revoked(holder)) => {
+                Some(Arc::clone(&holder.id))
+            }
+            _ => None,
+        }
     }
 
     /// For the `allow` header.
@@ -197,6 +237,15 @@ impl RequestError {
     /// The same object as a server-sent event, for a stream whose status is already out.
     pub(crate) fn event(&self) -> Bytes {
         [b"data: ".as_slice(), &self.body(), b"\n\n"].concat().into()
+    }
+}
+
+/// For the log.
+fn refusal(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::Unknown => "unknown",
+        Refusal::Expired(_) => "expired",
+        Refusal::Revoked(_) => "revoked",
     }
 }
 

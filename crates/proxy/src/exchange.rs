@@ -86,6 +86,7 @@ impl Exchange {
         if self.line.ttfb.is_none() {
             self.answered(error.status());
         }
+        self.line.key_id = self.line.key_id.take().or_else(|| error.key_id());
         self.line.error = Some(error.code());
         self.line.detail = Some(error.to_string());
     }
@@ -118,6 +119,7 @@ impl Exchange {
             .with_some("gen_ai.operation.name", self.route.operation())
             .with_some("gen_ai.request.model", self.line.model.clone())
             .with_some("inferno.backend.id", self.line.backend.clone())
+            .with_some("inferno.key.id", self.line.key_id.as_deref().map(str::to_owned))
             .with("inferno.request.id", self.request_id.to_str().unwrap_or_default().to_owned());
         match failed {
             true => record.with_error(self.line.error.or(Some("server_error"))),

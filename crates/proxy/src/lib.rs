@@ -12,6 +12,7 @@
 
 mod app;
 mod attempt;
+mod auth;
 mod body;
 mod dispatch;
 mod downstream;
@@ -20,6 +21,7 @@ mod envelope;
 mod error;
 mod exchange;
 mod headers;
+pub mod keys;
 mod limits;
 mod metrics;
 mod models;
@@ -35,5 +37,5 @@ mod upstream;
 
 pub use metrics::METRICS;
 pub use routing::Fleet;
-pub use run::{ProxyError, RunningProxy, SERVICE, check, run_blocking, start};
+pub use run::{ProxyError, RunningProxy, SERVICE, check, run_blocking, start, warnings};
 pub use server::{TrafficError, TrafficServer};

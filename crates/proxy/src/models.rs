@@ -1,6 +1,6 @@
 //! `/v1/models`: the union of what the live backends serve.
 
-use crate::error::RequestError;
+use crate::{auth::Caller, error::RequestError};
 use bytes::Bytes;
 use inferno_shared::membership::Snapshot;
 use serde::Serialize;
@@ -22,9 +22,13 @@ struct Model<'a> {
     owned_by: &'static str,
 }
 
-/// The answer to `path`, `/v1/models` or `/v1/models/{id}`.
-pub(crate) fn answer(path: &str, members: &Snapshot) -> Result<Bytes, RequestError> {
-    let models = models(members);
+/// The answer to `path`, `/v1/models` or `/v1/models/{id}`: the models that are there for `caller`.
+pub(crate) fn answer(
+    path: &str,
+    members: &Snapshot,
+    caller: &Caller,
+) -> Result<Bytes, RequestError> {
+    let models = models(members, caller);
     let body = match path.strip_prefix("/v1/models/") {
         None => serde_json::to_vec(&List { object: "list", data: models }),
         Some(id) => {
@@ -39,13 +43,14 @@ pub(crate) fn answer(path: &str, members: &Snapshot) -> Result<Bytes, RequestErr
     Ok(body.unwrap_or_default().into())
 }
 
-fn models(members: &Snapshot) -> Vec<Model<'_>> {
+fn models<'a>(members: &'a Snapshot, caller: &Caller) -> Vec<Model<'a>> {
     let model = |id| {
         let serving = members.members().filter(|node| node.serves(id));
         let created = serving.map(|node| node.generation.0 / 1000).min().unwrap_or(0);
         Model { id, object: "model", created, owned_by: "inferno" }
     };
-    members.models().into_iter().map(|found| model(found.id.as_str())).collect()
+    let ids = members.models().into_iter().map(|found| found.id.as_str());
+    ids.filter(|id| caller.may_use(id)).map(model).collect()
 }
 
 /// RFC 3986 §2.1. What is not an escape stays as it is.
@@ -80,9 +85,10 @@ mod tests {
 
     #[test]
     fn nobody_serves_nothing() {
-        let body = answer("/v1/models", &Snapshot::default()).expect("a list");
+        let body = answer("/v1/models", &Snapshot::default(), &Caller::default()).expect("a list");
         assert_eq!(body, r#"{"object":"list","data":[]}"#);
-        let error = answer("/v1/models/a%2Fb", &Snapshot::default()).expect_err("unknown");
+        let error = answer("/v1/models/a%2Fb", &Snapshot::default(), &Caller::default());
+        let error = error.expect_err("unknown");
         assert!(matches!(error, RequestError::UnknownModel { model } if model == "a/b"));
     }
 }

@@ -14,8 +14,10 @@ pub(crate) enum Route {
     Embeddings,
     /// `/v1/rerank`
     Rerank,
-    /// `/v1/tokenize`
+    /// `/v1/tokenize`, and `/tokenize`, where vLLM has it.
     Tokenize,
+    /// `/v1/detokenize`, and `/detokenize`.
+    Detokenize,
     /// Any other path under `/v1`: for the model's backend to judge.
     Passthrough,
     /// `/v1/models`, and `/v1/models/{id}`.
@@ -27,12 +29,18 @@ pub(crate) enum Route {
 impl Route {
     /// Which endpoint `path` is.
     pub(crate) fn of(path: &str) -> Self {
+        match path {
+            "/tokenize" => return Self::Tokenize,
+            "/detokenize" => return Self::Detokenize,
+            _ => {}
+        }
         match path.strip_prefix("/v1/") {
             Some("chat/completions") => Self::Chat,
             Some("completions") => Self::Completions,
             Some("embeddings") => Self::Embeddings,
             Some("rerank") => Self::Rerank,
             Some("tokenize") => Self::Tokenize,
+            Some("detokenize") => Self::Detokenize,
             Some("models") => Self::Models,
             Some(rest) if rest.starts_with("models/") => Self::Models,
             Some(rest) if !rest.is_empty() => Self::Passthrough,
@@ -66,6 +74,7 @@ impl Route {
             Self::Embeddings => Some("/v1/embeddings"),
             Self::Rerank => Some("/v1/rerank"),
             Self::Tokenize => Some("/v1/tokenize"),
+            Self::Detokenize => Some("/v1/detokenize"),
             Self::Models => Some("/v1/models"),
             Self::Passthrough | Self::Unknown => None,
         }
@@ -82,12 +91,13 @@ impl Route {
     }
 
     /// Every value of the metrics' `route` label.
-    pub(crate) const LABELS: [&'static str; 8] = [
+    pub(crate) const LABELS: [&'static str; 9] = [
         Self::Chat.label(),
         Self::Completions.label(),
         Self::Embeddings.label(),
         Self::Rerank.label(),
         Self::Tokenize.label(),
+        Self::Detokenize.label(),
         Self::Passthrough.label(),
         Self::Models.label(),
         Self::Unknown.label(),
@@ -101,6 +111,7 @@ impl Route {
             Self::Embeddings => "embeddings",
             Self::Rerank => "rerank",
             Self::Tokenize => "tokenize",
+            Self::Detokenize => "detokenize",
             Self::Passthrough => "passthrough",
             Self::Models => "models",
             Self::Unknown => "unknown",
@@ -120,6 +131,9 @@ mod tests {
             ("/v1/models", Route::Models),
             ("/v1/models/org/name", Route::Models),
             ("/v1/audio/speech", Route::Passthrough),
+            ("/tokenize", Route::Tokenize),
+            ("/detokenize", Route::Detokenize),
+            ("/v1/detokenize", Route::Detokenize),
             ("/v1/", Route::Unknown),
             ("/v1", Route::Unknown),
             ("/metrics", Route::Unknown),

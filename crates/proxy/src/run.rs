@@ -1,7 +1,7 @@
 //! A whole proxy: the traffic port, the operations port, and the registry between them.
 
 use crate::{
-    limits,
+    keys, limits,
     server::{TrafficError, TrafficServer},
     tls,
 };
@@ -15,7 +15,6 @@ use inferno_shared::{
         registry::Registry,
     },
     shutdown, telemetry,
-    tls::TlsError,
     vitals::ServiceState,
 };
 use std::{io, net::SocketAddr, sync::Arc};
@@ -64,7 +63,6 @@ pub async fn start(config: &Config) -> Result<RunningProxy, ProxyError> {
     telemetry::register_metrics(metrics.registry()).map_err(TrafficError::Metrics)?;
     let node = Node::new(config)?;
     let peers = node.proxies(config, "proxy.peers", &config.proxy.peers)?;
-    tokio::spawn(node.reloadable().on_hangup()?);
     let operations =
         node.operations_server(config, Arc::clone(&metrics), SERVICE, env!("CARGO_PKG_VERSION"));
     let (introductions, introduced) = introductions();
@@ -73,6 +71,10 @@ pub async fn start(config: &Config) -> Result<RunningProxy, ProxyError> {
     let registry = Registry::new(config, &node.identity, trust, introductions, connected);
     let fleet = Arc::clone(&registry);
     let traffic_server = TrafficServer::start(&config.proxy, fleet, &metrics)?;
+    tokio::spawn(traffic_server.reloaded_with(node.reloadable()).on_hangup()?);
+    for warning in warnings(config) {
+        tracing::warn!("{warning}");
+    }
     let operations_server = operations
         .with_registrations(Registrations::Taken(Arc::clone(&registry)))
         .with_task(registry.run())
@@ -113,9 +115,29 @@ fn announcer(
     }
 }
 
-/// What a proxy would refuse of `config` at its start: certificates and keys that cannot be used.
-pub fn check(config: &Config) -> Vec<TlsError> {
-    tls::check(&config.proxy.tls).err().into_iter().collect()
+/// What a proxy would refuse of `config` at its start: certificates, their keys and API keys that
+/// cannot be used.
+pub fn check(config: &Config) -> Vec<TrafficError> {
+    let tls = tls::check(&config.proxy.tls).err().map(TrafficError::from);
+    let keys = config.proxy.keys_file.as_deref().map(keys::examine);
+    let keys = keys.and_then(Result::err).map(TrafficError::from);
+    tls.into_iter().chain(keys).collect()
+}
+
+/// What is odd about who may use the traffic port that `config` describes, in plain words. It is said
+/// at the start, which it does not keep from happening.
+pub fn warnings(config: &Config) -> Vec<String> {
+    let listen = config.proxy.listen;
+    match config.proxy.keys_file.as_deref().map(keys::examine) {
+        Some(Ok((_, warnings))) => warnings,
+        // A start is refused.
+        Some(Err(_)) => Vec::new(),
+        None if listen.ip().is_loopback() => Vec::new(),
+        None => vec![format!(
+            "proxy.listen is {listen} and proxy.keys_file is not set: whoever reaches that port may use \
+             every model; `inferno key create NAME --file FILE` makes a first key"
+        )],
+    }
 }
 
 impl RunningProxy {

@@ -5,14 +5,21 @@
 //! is told to stop, and what it accepted is ours to count.
 
 use crate::{
-    app::Gateway, drain::Drain, limits::Connections, metrics::ProxyMetrics, routing::Fleet,
-    tls::Tls, unwritten::Noting,
+    app::Gateway,
+    drain::Drain,
+    keys::{Keys, KeysError},
+    limits::Connections,
+    metrics::ProxyMetrics,
+    routing::Fleet,
+    tls::Tls,
+    unwritten::Noting,
 };
 use async_trait::async_trait;
 use inferno_shared::{
     MetricsCollector,
     config::ProxyConfig,
     listener::{self, BindError},
+    reload::Reloadable,
     tls::TlsError,
 };
 use pingora_core::{
@@ -22,6 +29,7 @@ use pingora_core::{
     services::{Service as _, listening::Service},
 };
 use std::{
+    fmt,
     future::poll_fn,
     io,
     net::{SocketAddr, TcpListener},
@@ -49,6 +57,9 @@ pub enum TrafficError {
     /// The certificate or key.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The keys file or its pepper.
+    #[error("proxy.keys_file: {0}")]
+    Keys(#[from] KeysError),
     /// A second gateway in the same collector.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -58,6 +69,7 @@ pub enum TrafficError {
 #[derive(Debug)]
 pub struct TrafficServer {
     address: SocketAddr,
+    secured: Secured,
     patience: Duration,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
@@ -69,7 +81,7 @@ impl TrafficServer {
     /// runtime. What is served is counted in `metrics`.
     ///
     /// # Errors
-    /// If the address cannot be had, or a certificate or key not be used.
+    /// If the address cannot be had, or a certificate, a key or the keys file not be used.
     ///
     /// # Panics
     /// Outside a Tokio runtime.
@@ -80,17 +92,32 @@ impl TrafficServer {
     ) -> Result<Self, TrafficError> {
         let drain = Arc::<Drain>::default();
         let metrics = ProxyMetrics::new(metrics, Arc::clone(&fleet))?;
-        let tls = Tls::load(&config.tls)?;
+        let secured = Secured::load(config)?;
         let connections = Connections::new(&config.limits, Arc::clone(&metrics));
-        let gateway = Arc::new(Gateway::new(config, fleet, metrics, Arc::clone(&drain)));
+        let keys = secured.keys.clone();
+        let gateway = Arc::new(Gateway::new(config, keys, fleet, metrics, Arc::clone(&drain)));
         let listener = listener::bind(config.listen, "proxy.listen")?;
         let address = listener.local_addr()?;
         let (stop, stopping) = watch::channel(false);
         let patience = Duration::from_millis(config.timeouts.idle_ms);
+        let tls = secured.tls.clone();
         let front_door = FrontDoor::new(gateway, tls, connections, Arc::clone(&drain), patience);
         let accepting = tokio::spawn(accept(listener, address, front_door, stopping));
         let patience = Duration::from_millis(config.drain_timeout_ms);
-        Ok(Self { address, patience, stop, accepting, drain })
+        Ok(Self { address, secured, patience, stop, accepting, drain })
+    }
+
+    /// Adds to `parts` what this server reads again when told to: its certificate and the API keys.
+    pub fn reloaded_with(&self, parts: Reloadable) -> Reloadable {
+        let Secured { keys, tls } = self.secured.clone();
+        let parts = match tls {
+            Some(tls) => parts.with("traffic certificate", move || tls.reload()),
+            None => parts,
+        };
+        match keys {
+            Some(keys) => parts.with("API keys", move || keys.reload()),
+            None => parts,
+        }
     }
 
     /// Where it listens.
@@ -118,6 +145,28 @@ impl TrafficServer {
         self.drain.cut();
         self.drain.requests.none().await;
         if running > 0 { running } else { self.drain.connections.get() }
+    }
+}
+
+/// What decides who gets in.
+#[derive(Clone)]
+pub(crate) struct Secured {
+    pub(crate) keys: Option<Arc<Keys>>,
+    tls: Option<Tls>,
+}
+
+impl Secured {
+    /// Reads the files that `config` names.
+    pub(crate) fn load(config: &ProxyConfig) -> Result<Self, TrafficError> {
+        let keys = config.keys_file.as_deref().map(Keys::load).transpose()?.map(Arc::new);
+        Ok(Self { keys, tls: Tls::load(&config.tls)? })
+    }
+}
+
+impl fmt::Debug for Secured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { keys, tls } = self;
+        f.debug_struct("Secured").field("keys", keys).field("tls", &tls.is_some()).finish()
     }
 }
 

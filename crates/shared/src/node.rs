@@ -105,10 +105,12 @@ impl Node {
 
     /// What SIGHUP makes it read again.
     pub fn reloadable(&self) -> Reloadable {
-        Reloadable {
-            secrets: self.secrets.clone(),
-            server_tls: self.server_tls.clone(),
-            client_tls: self.client_tls.clone(),
-        }
+        let Self { secrets, server_tls, client_tls, .. } = self.clone();
+        let parts = Reloadable::default().with("registration secrets", move || secrets.reload());
+        let parts = match server_tls {
+            Some(tls) => parts.with("operations certificate", move || tls.reload()),
+            None => parts,
+        };
+        parts.with("trusted certificates", move || client_tls.reload())
     }
 }

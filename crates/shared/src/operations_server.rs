@@ -63,7 +63,7 @@ pub enum OperationsError {
     /// Reachable from other machines, and anyone could register.
     #[error(
         "operations.addr {0} is reachable from other machines and registration has no secret; set \
-         registration.secret_files, or registration.allow_unauthenticated = true if every machine \
+         registration.secret_file, or registration.allow_unauthenticated = true if every machine \
          that reaches the port may receive your traffic"
     )]
     Open(SocketAddr),

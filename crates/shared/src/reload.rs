@@ -1,42 +1,45 @@
 //! SIGHUP: read again what may change while a process runs.
 
-use crate::{
-    registration::secrets::Secrets,
-    tls::{ClientTls, ServerTls},
-};
-use std::io;
+use std::{error::Error, fmt, io};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What is read again. Each part by itself: what cannot be used changes nothing, and does not keep
 /// the others from being read.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Reloadable {
-    /// The registration secrets.
-    pub secrets: Secrets,
-    /// The certificate of the operations port.
-    pub server_tls: Option<ServerTls>,
-    /// Whom to trust at other operations ports.
-    pub client_tls: ClientTls,
+    parts: Vec<Part>,
+}
+
+struct Part {
+    what: &'static str,
+    reload: Box<dyn Fn() -> Result<(), Box<dyn Error>> + Send + Sync>,
 }
 
 impl Reloadable {
+    /// One part more: `what`, for the log, and how it is read. A failure must change nothing.
+    #[must_use]
+    pub fn with<E: Error + 'static>(
+        mut self,
+        what: &'static str,
+        reload: impl Fn() -> Result<(), E> + Send + Sync + 'static,
+    ) -> Self {
+        self.parts.push(Part { what, reload: Box::new(move || Ok(reload()?)) });
+        self
+    }
+
     /// Reads everything again and says in the log what came of it.
     pub fn reload(&self) {
-        let server_tls = self.server_tls.as_ref().map_or(Ok(()), ServerTls::reload);
-        let outcomes = [
-            ("registration secrets", self.secrets.reload().map_err(|error| error.to_string())),
-            ("certificate", server_tls.map_err(|error| error.to_string())),
-            ("trusted certificates", self.client_tls.reload().map_err(|error| error.to_string())),
-        ];
-        let mut kept = 0;
-        for (what, outcome) in outcomes {
-            if let Err(error) = outcome {
-                kept += 1;
-                tracing::error!(%error, "reload: the {what} cannot be read; what was read before stays");
+        let mut read = Vec::new();
+        for Part { what, reload } in &self.parts {
+            match reload() {
+                Ok(()) => read.push(*what),
+                Err(error) => {
+                    tracing::error!(%error, "reload: the {what} cannot be read; what was read before stays");
+                }
             }
         }
-        if kept == 0 {
-            tracing::info!("reload: secrets and certificates read again");
+        if read.len() == self.parts.len() {
+            tracing::info!("reload: {} read again", read.join(", "));
         }
     }
 
@@ -54,5 +57,11 @@ impl Reloadable {
                 self.reload();
             }
         })
+    }
+}
+
+impl fmt::Debug for Reloadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.parts.iter().map(|part| part.what)).finish()
     }
 }

@@ -18,7 +18,7 @@ Examples:
   inferno-proxy                    127.0.0.1:8080, operations on 127.0.0.1:6100
   inferno-proxy --set proxy.listen=0.0.0.0:8080 \\
                 --set operations.addr=0.0.0.0:6100 \\
-                --set registration.secret_files=/etc/inferno/secret
+                --set registration.secret_file=/etc/inferno/secret
   inferno-proxy --healthcheck      for containers without a shell
 
 Every key has a variable as well: proxy.listen is INFERNO_PROXY__LISTEN.
@@ -37,7 +37,7 @@ Examples:
 
 Every key has a variable as well: backend.model is INFERNO_BACKEND__MODEL.
 A proxy on another machine needs addresses it can reach (backend.listen,
-operations.addr) and the shared secret (registration.secret_files); `inferno
+operations.addr) and the shared secret (registration.secret_file); `inferno
 doctor` checks both. SIGTERM drains: the proxies are told, running requests
 finish, within backend.drain_timeout_ms.
 

@@ -1,11 +1,14 @@
-//! Writing an answer: one JSON object, or a stream of server-sent events.
+//! Writing an answer: as one JSON object here, as a stream of events in [`super::events`].
 
-use super::{errors::ApiError, params::Params, usage};
+use super::{
+    choices::{Choices, together},
+    errors::ApiError,
+    params::Params,
+    usage,
+};
 use crate::{exchange::Exchange, metrics::Observed};
 use bytes::Bytes;
-use inferno_engine::{
-    Finish, Generation, GenerationEvent, GenerationRequest, SubmitError, TokenEvent, TokenLogprob,
-};
+use inferno_engine::{Finish, GenerationEvent, GenerationRequest, SubmitError, TokenLogprob};
 use inferno_shared::identity::random_hex;
 use serde_json::{Value, json};
 
@@ -17,15 +20,15 @@ pub trait Shape: Sync + std::fmt::Debug {
     fn objects(&self) -> (&'static str, &'static str);
     /// The request's field that holds the prompt.
     fn prompt_field(&self) -> &'static str;
-    /// Whether a stream begins with an event of its own.
+    /// Whether each choice of a stream begins with an event of its own.
     fn has_opening(&self) -> bool;
-    /// One choice of a whole answer.
-    fn choice(&self, text: &str, logprobs: Option<&[TokenLogprob]>, finish: &Finish) -> Value;
-    /// One choice of an event.
+    /// One choice of a whole answer, but for its index.
+    fn choice(&self, text: &str, logprobs: Option<&Logprobs<'_>>, finish: &Finish) -> Value;
+    /// One choice of an event, but for its index.
     fn delta(&self, delta: &Delta<'_>) -> Value;
 }
 
-/// What one event tells.
+/// What one event tells of a choice.
 #[derive(Debug)]
 pub enum Delta<'a> {
     /// The answer begins.
@@ -35,36 +38,82 @@ pub enum Delta<'a> {
         /// The text.
         text: &'a str,
         /// Its tokens' chances, when asked for.
-        logprobs: Option<&'a [TokenLogprob]>,
-        /// Characters sent before it.
-        offset: usize,
+        logprobs: Option<Logprobs<'a>>,
     },
     /// The answer ends.
     End(&'a Finish),
 }
 
+/// The chances of successive tokens of a choice.
+#[derive(Clone, Copy, Debug)]
+pub struct Logprobs<'a> {
+    /// The first token of an echoed prompt: nothing precedes it, so it has no chance.
+    pub first: Option<&'a FirstToken>,
+    /// The tokens after it.
+    pub tokens: &'a [TokenLogprob],
+    /// Characters of the choice before all of them.
+    pub offset: usize,
+}
+
+/// The first token of a prompt that is echoed.
+#[derive(Clone, Debug, Default)]
+pub struct FirstToken {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Whether it is a mark, and no part of the text.
+    pub hidden: bool,
+}
+
+/// A prompt and what is repeated of it.
+#[derive(Clone, Debug, Default)]
+pub struct Prompt {
+    /// Its tokens.
+    pub ids: Vec<u32>,
+    /// What each of its choices begins with, if the request says so.
+    pub echo: Option<Echo>,
+}
+
+/// A prompt as its choices repeat it.
+#[derive(Clone, Debug)]
+pub struct Echo {
+    /// Its text.
+    pub text: String,
+    /// Its first token.
+    pub first: FirstToken,
+}
+
 /// A request that was understood: what to generate, and how to write it.
 #[derive(Debug)]
 pub struct Answer {
-    shape: &'static dyn Shape,
-    params: Params,
+    pub(super) shape: &'static dyn Shape,
+    pub(super) params: Params,
     id: String,
     created: u64,
     fingerprint: Option<String>,
-    /// What to generate.
-    pub request: GenerationRequest,
+    prompts: Vec<Prompt>,
+    /// What all its generations have in common.
+    request: GenerationRequest,
+}
+
+/// What has come of one choice.
+#[derive(Debug, Default)]
+struct Written {
+    text: String,
+    logprobs: Vec<TokenLogprob>,
+    finish: Option<Finish>,
 }
 
 impl Answer {
-    /// An answer of that shape, named and dated.
+    /// An answer of that shape to `prompts`, named and dated. `request` is what its generations have in common.
     pub fn new(
         shape: &'static dyn Shape,
         params: Params,
+        prompts: Vec<Prompt>,
         request: GenerationRequest,
         created: u64,
     ) -> Self {
         let id = format!("{}-{}", shape.id_prefix(), random_hex(12));
-        Self { shape, params, id, created, fingerprint: None, request }
+        Self { shape, params, id, created, fingerprint: None, prompts, request }
     }
 
     /// Signs the answer with the engine's fingerprint.
@@ -72,6 +121,29 @@ impl Answer {
     pub fn signed(mut self, fingerprint: Option<String>) -> Self {
         self.fingerprint = fingerprint;
         self
+    }
+
+    /// What to generate: every choice of the first prompt, then of the next.
+    pub fn requests(&self) -> impl Iterator<Item = GenerationRequest> + '_ {
+        let choices = self.params.n as u32;
+        self.prompts.iter().zip(0..).flat_map(move |(prompt, prompt_index)| {
+            (0..choices).map(move |choice| GenerationRequest {
+                prompt: prompt.ids.clone(),
+                prompt_index,
+                choice,
+                ..self.request.clone()
+            })
+        })
+    }
+
+    /// Tokens of all prompts.
+    pub fn prompt_tokens(&self) -> usize {
+        self.prompts.iter().map(|prompt| prompt.ids.len()).sum()
+    }
+
+    /// What choice `index` begins with.
+    pub(super) fn echo(&self, index: usize) -> Option<&Echo> {
+        self.prompts.get(index / self.params.n.max(1))?.echo.as_ref()
     }
 
     /// Why the engine did not take the request, in terms of the client's fields.
@@ -88,43 +160,65 @@ impl Answer {
         self.params.stream
     }
 
+    /// Whether it wants the tokens' chances.
+    pub(super) fn has_logprobs(&self) -> bool {
+        self.request.logprobs.is_some()
+    }
+
     /// Waits for the end and writes everything as one object.
     pub async fn whole(
         &self,
-        mut generation: Generation,
+        mut choices: Choices,
         exchange: &mut Exchange,
     ) -> Result<Bytes, ApiError> {
-        let mut text = String::new();
-        let mut logprobs = Vec::new();
-        loop {
-            match generation.next().await {
-                Some(GenerationEvent::Token(event)) => {
-                    exchange.saw(Observed::Tokens(event.token_ids.len()));
-                    text.push_str(&event.text);
-                    logprobs.extend(event.logprobs);
+        let mut written: Vec<Written> = Vec::new();
+        written.resize_with(choices.count(), Written::default);
+        while let Some((index, event)) = choices.next().await {
+            match event {
+                GenerationEvent::Prompt(logprobs) => written[index].logprobs = logprobs,
+                GenerationEvent::Token(event) => {
+                    exchange.saw(Observed::Tokens { choice: index, count: event.token_ids.len() });
+                    written[index].text.push_str(&event.text);
+                    written[index].logprobs.extend(event.logprobs);
                 }
-                Some(GenerationEvent::Finished(finish)) => {
-                    exchange.saw(Observed::Finish(&finish));
-                    return Ok(self.object(&text, &logprobs, &finish));
-                }
-                Some(GenerationEvent::Failed(error)) => {
+                GenerationEvent::Finished(finish) => written[index].finish = Some(finish),
+                GenerationEvent::Failed(error) => {
                     exchange.saw(Observed::Failure);
                     return Err(error.into());
                 }
-                None => return Err(ApiError::internal()),
             }
         }
+        self.object(&written, exchange)
     }
 
-    fn object(&self, text: &str, logprobs: &[TokenLogprob], finish: &Finish) -> Bytes {
-        let logprobs = self.request.logprobs.map(|_| logprobs);
-        let choice = self.shape.choice(text, logprobs, finish);
-        let mut answer = self.envelope(self.shape.objects().0, &[choice]);
-        answer["usage"] = usage(finish);
-        answer.to_string().into()
+    fn object(&self, written: &[Written], exchange: &mut Exchange) -> Result<Bytes, ApiError> {
+        let finishes: Vec<Finish> =
+            written.iter().filter_map(|written| written.finish.clone()).collect();
+        if finishes.len() != written.len() {
+            return Err(ApiError::internal());
+        }
+        let finish = together(&finishes, self.params.n);
+        exchange.saw(Observed::Finish(&finish));
+        let choices = written.iter().zip(&finishes).enumerate();
+        let choices = choices.map(|(index, (written, finish))| self.choice(index, written, finish));
+        let mut answer = self.envelope(self.shape.objects().0, choices.collect());
+        answer["usage"] = usage(&finish);
+        Ok(answer.to_string().into())
     }
 
-    fn envelope(&self, object: &str, choices: &[Value]) -> Value {
+    fn choice(&self, index: usize, written: &Written, finish: &Finish) -> Value {
+        let echo = self.echo(index);
+        let logprobs =
+            Logprobs { first: echo.map(|echo| &echo.first), tokens: &written.logprobs, offset: 0 };
+        let text = match echo {
+            Some(echo) => [echo.text.as_str(), &written.text].concat(),
+            None => written.text.clone(),
+        };
+        let logprobs = self.has_logprobs().then_some(&logprobs);
+        indexed(index, self.shape.choice(&text, logprobs, finish))
+    }
+
+    pub(super) fn envelope(&self, object: &str, choices: Vec<Value>) -> Value {
         json!({
             "id": self.id,
             "object": object,
@@ -135,102 +229,13 @@ impl Answer {
             "choices": choices,
         })
     }
-
-    /// One event with one choice.
-    fn event(&self, delta: &Delta<'_>) -> Bytes {
-        let mut chunk = self.envelope(self.shape.objects().1, &[self.shape.delta(delta)]);
-        if self.params.include_usage {
-            chunk["usage"] = Value::Null;
-        }
-        event(&chunk.to_string())
-    }
-
-    /// The event that carries the usage and no choice.
-    fn usage_event(&self, finish: &Finish) -> Bytes {
-        let mut chunk = self.envelope(self.shape.objects().1, &[]);
-        chunk["usage"] = usage(finish);
-        event(&chunk.to_string())
-    }
 }
 
-fn event(data: &str) -> Bytes {
-    format!("data: {data}\n\n").into()
-}
-
-/// An answer being written as events. Dropping it cancels the generation.
-#[derive(Debug)]
-pub struct Stream {
-    answer: Answer,
-    generation: Generation,
-    exchange: Exchange,
-    characters: usize,
-    opened: bool,
-    ended: bool,
-}
-
-impl Stream {
-    /// Begins to write `generation`.
-    pub fn new(answer: Answer, generation: Generation, exchange: Exchange) -> Self {
-        Self { answer, generation, exchange, characters: 0, opened: false, ended: false }
+/// A choice with its place among the others, which comes first.
+pub(super) fn indexed(index: usize, choice: Value) -> Value {
+    let mut fields = serde_json::Map::from_iter([("index".to_owned(), index.into())]);
+    if let Value::Object(choice) = choice {
+        fields.extend(choice);
     }
-
-    /// The next bytes to send: one event for each token that releases text; `None` after the last.
-    pub async fn next(&mut self) -> Option<Bytes> {
-        let bytes = self.write_next().await?;
-        self.exchange.sent(bytes.len());
-        Some(bytes)
-    }
-
-    async fn write_next(&mut self) -> Option<Bytes> {
-        if self.ended {
-            return None;
-        }
-        if !self.opened && self.answer.shape.has_opening() {
-            self.opened = true;
-            return Some(self.answer.event(&Delta::Opening));
-        }
-        loop {
-            match self.generation.next().await {
-                Some(GenerationEvent::Token(event)) => {
-                    self.exchange.saw(Observed::Tokens(event.token_ids.len()));
-                    if let Some(bytes) = self.text(&event) {
-                        return Some(bytes);
-                    }
-                }
-                Some(GenerationEvent::Finished(finish)) => return Some(self.end(&finish)),
-                Some(GenerationEvent::Failed(error)) => return Some(self.fail(&error.into())),
-                None => return Some(self.fail(&ApiError::internal())),
-            }
-        }
-    }
-
-    /// An event, if the tokens released text or their chances were asked for.
-    fn text(&mut self, event: &TokenEvent) -> Option<Bytes> {
-        let logprobs = self.answer.request.logprobs.map(|_| event.logprobs.as_slice());
-        if event.text.is_empty() && logprobs.is_none_or(<[_]>::is_empty) {
-            return None;
-        }
-        let delta = Delta::Text { text: &event.text, logprobs, offset: self.characters };
-        let bytes = self.answer.event(&delta);
-        self.characters += event.text.chars().count();
-        Some(bytes)
-    }
-
-    fn end(&mut self, finish: &Finish) -> Bytes {
-        self.ended = true;
-        self.exchange.saw(Observed::Finish(finish));
-        let mut last = self.answer.event(&Delta::End(finish)).to_vec();
-        if self.answer.params.include_usage {
-            last.extend_from_slice(&self.answer.usage_event(finish));
-        }
-        last.extend_from_slice(b"data: [DONE]\n\n");
-        last.into()
-    }
-
-    /// An error after the first byte: an event of its own, and no `[DONE]`.
-    fn fail(&mut self, error: &ApiError) -> Bytes {
-        self.ended = true;
-        self.exchange.failed(error);
-        event(&String::from_utf8_lossy(&error.body()))
-    }
+    Value::Object(fields)
 }

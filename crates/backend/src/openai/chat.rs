@@ -1,7 +1,7 @@
 //! `POST /v1/chat/completions`.
 
 use super::{
-    answer::{Answer, Delta, Shape},
+    answer::{Answer, Delta, Logprobs, Prompt, Shape},
     errors::ApiError,
     fields::Fields,
     params::{self, Params},
@@ -11,14 +11,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Most messages in one conversation.
-const MESSAGES_MAX: usize = 2_048;
+pub(super) const MESSAGES_MAX: usize = 2_048;
 /// Most alternatives per token.
-const TOP_LOGPROBS_MAX: usize = 20;
+pub(super) const TOP_LOGPROBS_MAX: usize = 20;
 
 /// One message as clients write it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object with `role` and `content`")]
-struct WireMessage {
+pub(super) struct WireMessage {
     role: String,
     #[serde(default)]
     content: Option<Content>,
@@ -55,24 +55,49 @@ struct Part {
     rest: serde_json::Map<String, Value>,
 }
 
-/// Reads a chat request.
-pub fn prepare(engine: &Engine, mut fields: Fields, created: u64) -> Result<Answer, ApiError> {
-    let params = Params::take(&mut fields)?;
-    let messages: Vec<WireMessage> = fields.require("messages")?;
-    let limit = max_tokens(&mut fields)?;
-    let logprobs = logprobs(&mut fields)?;
-    params::refuse_unsupported(&mut fields)?;
+/// A chat request, as it was read.
+pub(super) struct ChatRequest {
+    params: Params,
+    messages: Vec<WireMessage>,
+    max_tokens: Option<usize>,
+    logprobs: Option<usize>,
+}
+
+/// Reads all fields of a chat request.
+pub(super) fn read(fields: &mut Fields) -> Result<ChatRequest, ApiError> {
+    let request = ChatRequest {
+        params: Params::take(fields)?,
+        messages: fields.require("messages")?,
+        max_tokens: max_tokens(fields)?,
+        logprobs: logprobs(fields)?,
+    };
+    params::refuse_unsupported(fields)?;
     fields.finish()?;
+    Ok(request)
+}
+
+/// Understands a chat request.
+pub fn prepare(engine: &Engine, fields: &mut Fields, created: u64) -> Result<Answer, ApiError> {
+    let ChatRequest { params, messages, max_tokens, logprobs } = read(fields)?;
     super::require_model(engine.info(), &params.model)?;
+    let request = params.request(engine, max_tokens, logprobs)?;
+    let prompt = Prompt { ids: render(engine, messages, true, created)?, echo: None };
+    Ok(Answer::new(&ChatShape, params, vec![prompt], request, created))
+}
+
+/// The tokens of a conversation, ready for the assistant's turn if `add_generation_prompt` says so.
+pub(super) fn render(
+    engine: &Engine,
+    messages: Vec<WireMessage>,
+    add_generation_prompt: bool,
+    created_unix_s: u64,
+) -> Result<Vec<u32>, ApiError> {
     if messages.is_empty() || messages.len() > MESSAGES_MAX {
         let message = format!("`messages` must hold 1 to {MESSAGES_MAX} messages");
         return Err(ApiError::invalid("invalid_value", "messages", message));
     }
     let messages = messages.into_iter().enumerate().map(read_message).collect::<Result<_, _>>()?;
-    let chat = Chat { messages, add_generation_prompt: true, created_unix_s: created };
-    let prompt = engine.render_chat(&chat)?;
-    let request = params.request(prompt, limit, logprobs);
-    Ok(Answer::new(&ChatShape, params, request, created))
+    Ok(engine.render_chat(&Chat { messages, add_generation_prompt, created_unix_s })?)
 }
 
 /// `max_completion_tokens`, or its old name.
@@ -186,11 +211,10 @@ impl Shape for ChatShape {
         true
     }
 
-    fn choice(&self, text: &str, logprobs: Option<&[TokenLogprob]>, finish: &Finish) -> Value {
+    fn choice(&self, text: &str, logprobs: Option<&Logprobs<'_>>, finish: &Finish) -> Value {
         json!({
-            "index": 0,
             "message": { "role": "assistant", "content": text, "refusal": null },
-            "logprobs": logprobs.map(logprobs_json),
+            "logprobs": logprobs.map(|logprobs| logprobs_json(logprobs.tokens)),
             "finish_reason": super::finish_reason(finish),
         })
     }
@@ -198,12 +222,13 @@ impl Shape for ChatShape {
     fn delta(&self, delta: &Delta<'_>) -> Value {
         let (content, logprobs, finish) = match delta {
             Delta::Opening => (json!({ "role": "assistant", "content": "" }), None, None),
-            Delta::Text { text, logprobs, .. } => {
-                (json!({ "content": text }), logprobs.map(logprobs_json), None)
+            Delta::Text { text, logprobs } => {
+                let logprobs = logprobs.map(|logprobs| logprobs_json(logprobs.tokens));
+                (json!({ "content": text }), logprobs, None)
             }
             Delta::End(finish) => (json!({}), None, Some(super::finish_reason(finish))),
         };
-        json!({ "index": 0, "delta": content, "logprobs": logprobs, "finish_reason": finish })
+        json!({ "delta": content, "logprobs": logprobs, "finish_reason": finish })
     }
 }
 

@@ -53,6 +53,11 @@ impl ApiError {
         }
     }
 
+    /// It took too long, by a limit that the client has set or exceeded.
+    fn timeout(status: StatusCode, code: &'static str, message: String) -> Self {
+        Self { kind: "timeout_error", ..Self::request(status, code, message) }
+    }
+
     /// 500: our fault; the reason is in the log.
     pub fn internal() -> Self {
         Self {
@@ -100,7 +105,9 @@ impl From<SubmitError> for ApiError {
             SubmitError::Parameter { parameter, .. } => {
                 Self::invalid("invalid_value", parameter, message)
             }
-            SubmitError::QueueFull { .. } => Self::unavailable("queue_full", message),
+            SubmitError::QueueFull { .. } | SubmitError::QueueTokens { .. } => {
+                Self::unavailable("queue_full", message)
+            }
             SubmitError::Stopped => Self::unavailable("engine_stopped", message),
         }
     }
@@ -108,9 +115,16 @@ impl From<SubmitError> for ApiError {
 
 impl From<GenerationError> for ApiError {
     fn from(error: GenerationError) -> Self {
+        let message = error.to_string();
         match error {
             // The engine has logged what it was.
             GenerationError::Request(_) => Self::internal(),
+            GenerationError::DeadlineExceeded => {
+                Self::timeout(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", message)
+            }
+            GenerationError::SlowReader(_) => {
+                Self::timeout(StatusCode::REQUEST_TIMEOUT, "client_too_slow", message)
+            }
             GenerationError::Stopped => Self::unavailable("engine_stopped", "the engine stopped"),
         }
     }

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// Fields that change nothing about the answer: accepted, whatever they hold.
-const WITHOUT_EFFECT: &[&str] = &[
+pub(super) const WITHOUT_EFFECT: &[&str] = &[
     "user",
     "metadata",
     "safety_identifier",
@@ -15,23 +15,30 @@ const WITHOUT_EFFECT: &[&str] = &[
     "service_tier",
 ];
 
+/// As much of an unknown name is repeated.
+const NAME_MAX: usize = 64;
+
 /// The fields of a request that nobody has read yet.
 #[derive(Debug)]
-pub struct Fields(Map<String, Value>);
+pub struct Fields {
+    unread: Map<String, Value>,
+    /// The names that were asked for, whether there or not: all that this endpoint knows.
+    known: Vec<&'static str>,
+}
 
 impl Fields {
     /// Reads a body.
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         match serde_json::from_slice(body) {
-            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            Ok(Value::Object(unread)) => Ok(Self { unread, known: Vec::new() }),
             Ok(_) => Err(malformed("the body must be a JSON object")),
             Err(error) => Err(malformed(&format!("the body is not valid JSON: {error}"))),
         }
     }
 
     /// Takes a field; `null` counts as absent.
-    pub fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
-        match self.0.remove(name) {
+    pub fn take<T: DeserializeOwned>(&mut self, name: &'static str) -> Result<Option<T>, ApiError> {
+        match self.remove(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => {
                 serde_json::from_value(value).map(Some).map_err(|error| wrong_type(name, &error))
@@ -40,7 +47,7 @@ impl Fields {
     }
 
     /// Takes a field that must be there.
-    pub fn require<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, ApiError> {
+    pub fn require<T: DeserializeOwned>(&mut self, name: &'static str) -> Result<T, ApiError> {
         self.take(name)?.ok_or_else(|| {
             ApiError::invalid(
                 "missing_required_parameter",
@@ -53,10 +60,10 @@ impl Fields {
     /// Takes a field that we cannot act on, unless its value asks for nothing.
     pub fn refuse_unless(
         &mut self,
-        name: &str,
+        name: &'static str,
         asks_nothing: impl Fn(&Value) -> bool,
     ) -> Result<(), ApiError> {
-        match self.0.remove(name) {
+        match self.remove(name) {
             Some(value) if !value.is_null() && !asks_nothing(&value) => Err(ApiError::invalid(
                 "unsupported_parameter",
                 name,
@@ -69,23 +76,41 @@ impl Fields {
     }
 
     /// What is left must be without effect: an unknown field may have been meant to change something.
-    pub fn finish(self) -> Result<(), ApiError> {
+    pub fn finish(&self) -> Result<(), ApiError> {
         match self
-            .0
+            .unread
             .iter()
             .find(|(name, value)| !value.is_null() && !WITHOUT_EFFECT.contains(&name.as_str()))
         {
             None => Ok(()),
             Some((name, _)) => {
-                let name: String = name.chars().take(64).collect();
-                Err(ApiError::invalid(
-                    "unknown_parameter",
-                    &name,
-                    format!("unknown parameter: `{name}`"),
-                ))
+                let name: String = name.chars().take(NAME_MAX).collect();
+                let message = match nearest(&name, &self.known) {
+                    Some(known) => format!("unknown parameter: `{name}`; did you mean `{known}`?"),
+                    None => format!("unknown parameter: `{name}`"),
+                };
+                Err(ApiError::invalid("unknown_parameter", &name, message))
             }
         }
     }
+
+    fn remove(&mut self, name: &'static str) -> Option<Value> {
+        self.known.push(name);
+        self.unread.remove(name)
+    }
+
+    /// The names that were asked for so far.
+    #[cfg(test)]
+    pub fn known(&self) -> &[&'static str] {
+        &self.known
+    }
+}
+
+/// The known name that differs least, unless that is by half of it.
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let distance = |known: &&str| strsim::damerau_levenshtein(name, known);
+    let nearest = known.iter().copied().min_by_key(distance)?;
+    (distance(&nearest) * 2 <= name.chars().count()).then_some(nearest)
 }
 
 fn malformed(message: &str) -> ApiError {
@@ -148,7 +173,7 @@ mod tests {
             (serde_json::json!([secret]), "a whole number"),
             (serde_json::json!({ secret: secret }), "an array"),
         ] {
-            let mut fields = Fields(Map::from_iter([("prompt".to_owned(), value)]));
+            let mut fields = fields(&serde_json::json!({ "prompt": value }).to_string());
             let error = fields.take::<Vec<u32>>("prompt").expect_err("wrong").message;
             assert!(!error.contains("canary") && error.contains(wanted), "{error}");
         }
@@ -161,7 +186,10 @@ mod tests {
         let error = request.refuse_unless("n", |n| n == 1).expect_err("two");
         assert_eq!(error.code, "unsupported_parameter");
         assert!(request.finish().is_ok());
-        let error = fields(r#"{"temprature":0}"#).finish().expect_err("misspelt");
+        let mut misspelt = fields(r#"{"temprature":0}"#);
+        assert_eq!(misspelt.take::<f32>("temperature").expect("absent"), None);
+        let error = misspelt.finish().expect_err("misspelt");
         assert_eq!((error.code, error.param.as_deref()), ("unknown_parameter", Some("temprature")));
+        assert!(error.message.ends_with("did you mean `temperature`?"), "{error}");
     }
 }

@@ -1,16 +1,22 @@
 //! OpenAI's API: what it looks like on the wire, and nothing of how it is computed.
 //!
 //! A request is read field by field ([`fields`]): what is not understood is refused, never ignored.
-//! Chat and text completions share their parameters ([`params`]) and the way an answer is written,
-//! whole or as events ([`answer`]).
+//! Chat and text completions share their parameters ([`params`], [`structure`]), how their generations run
+//! side by side ([`choices`]), and the way an answer is written, whole ([`answer`]) or as events ([`events`]).
+//! [`reference`] is the page that lists every field of every route.
 
 pub mod answer;
 pub mod chat;
+pub mod choices;
 pub mod completions;
 pub mod embeddings;
 pub mod errors;
+pub mod events;
 pub mod fields;
 pub mod params;
+pub mod reference;
+pub mod structure;
+pub mod tokenize;
 
 use errors::ApiError;
 use inferno_engine::{Finish, FinishReason, ModelInfo};

@@ -3,13 +3,18 @@
 use super::{
     errors::ApiError,
     fields::{self, Fields},
+    structure::Structure,
 };
-use inferno_engine::{GenerationRequest, SamplingParams};
+use inferno_engine::{Engine, GenerationRequest, SamplingParams};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// Longest list of stop strings, as OpenAI has it.
-const STOPS_MAX: usize = 4;
+pub(super) const STOPS_MAX: usize = 4;
+/// Most choices of one request, over all its prompts.
+pub(super) const CHOICES_MAX: usize = 128;
+/// Largest `temperature`, as OpenAI has it.
+pub(super) const TEMPERATURE_MAX: f32 = 2.0;
 
 /// What both kinds of completion can ask for.
 #[derive(Clone, Debug)]
@@ -20,12 +25,17 @@ pub struct Params {
     pub stream: bool,
     /// A last event with the usage.
     pub include_usage: bool,
+    /// How many choices each prompt gets, at least 1.
+    pub n: usize,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
-    /// Strings that end the answer.
-    pub stop: Vec<String>,
-    /// Go on after an end-of-sequence token.
-    pub ignore_eos: bool,
+    /// The form of the answer.
+    structure: Option<Structure>,
+    stop: Vec<String>,
+    stop_token_ids: Vec<u32>,
+    include_stop: bool,
+    ignore_eos: bool,
+    min_tokens: usize,
 }
 
 /// `"x"` or `["x","y"]`.
@@ -60,50 +70,62 @@ impl Params {
                 "`stream_options` is only allowed when `stream` is true",
             ));
         }
-        let params = Self {
+        let n = take_count(fields, "n")?.unwrap_or(1);
+        if n > CHOICES_MAX {
+            let message = format!("`n` must be from 1 to {CHOICES_MAX}");
+            return Err(ApiError::invalid("invalid_value", "n", message));
+        }
+        Ok(Self {
             model,
             stream,
             include_usage: options.unwrap_or_default().include_usage.unwrap_or(false),
+            n,
             sampling: sampling(fields)?,
+            structure: Structure::take(fields)?,
             stop: stop(fields)?,
-            ignore_eos: fields.take::<bool>("ignore_eos")?.unwrap_or(false),
-        };
-        fields.refuse_unless("n", |n| n == 1)?;
-        Ok(params)
+            stop_token_ids: fields.take("stop_token_ids")?.unwrap_or_default(),
+            include_stop: fields.take("include_stop_str_in_output")?.unwrap_or(false),
+            ignore_eos: fields.take("ignore_eos")?.unwrap_or(false),
+            min_tokens: fields.take("min_tokens")?.unwrap_or(0),
+        })
     }
 
-    /// The engine's request for `prompt`.
+    /// What all generations of the request have in common. Compiles the form of the answer if there is one.
     pub fn request(
         &self,
-        prompt: Vec<u32>,
+        engine: &Engine,
         max_tokens: Option<usize>,
         logprobs: Option<usize>,
-    ) -> GenerationRequest {
-        GenerationRequest {
-            prompt,
+    ) -> Result<GenerationRequest, ApiError> {
+        if max_tokens.is_some_and(|max| max < self.min_tokens) {
+            let message = "`min_tokens` must not exceed the most tokens that may come";
+            return Err(ApiError::invalid("invalid_value", "min_tokens", message));
+        }
+        let compile = |structure: &Structure| structure.compile(engine);
+        Ok(GenerationRequest {
             max_tokens,
+            min_tokens: self.min_tokens,
             sampling: self.sampling.clone(),
             stop: self.stop.clone(),
+            stop_token_ids: self.stop_token_ids.clone(),
+            include_stop: self.include_stop,
             logprobs,
+            grammar: self.structure.as_ref().map(compile).transpose()?,
             ignore_eos: self.ignore_eos,
-            choice: 0,
-            prompt_index: 0,
-        }
+            ..GenerationRequest::default()
+        })
     }
 }
 
 fn sampling(fields: &mut Fields) -> Result<SamplingParams, ApiError> {
     let neutral = SamplingParams::default();
-    let mut number = |name: &str, default: f32| -> Result<f32, ApiError> {
+    let mut number = |name: &'static str, default: f32| -> Result<f32, ApiError> {
         Ok(fields.take::<f32>(name)?.unwrap_or(default))
     };
     let temperature = number("temperature", neutral.temperature)?;
-    if !(0.0..=2.0).contains(&temperature) {
-        return Err(ApiError::invalid(
-            "invalid_value",
-            "temperature",
-            "`temperature` must be from 0 to 2",
-        ));
+    if !(0.0..=TEMPERATURE_MAX).contains(&temperature) {
+        let message = format!("`temperature` must be from 0 to {TEMPERATURE_MAX}");
+        return Err(ApiError::invalid("invalid_value", "temperature", message));
     }
     let sampling = SamplingParams {
         temperature,
@@ -173,7 +195,7 @@ fn logit_bias(fields: &mut Fields) -> Result<Vec<(u32, f32)>, ApiError> {
 }
 
 /// A count of tokens, at least 1.
-pub fn take_count(fields: &mut Fields, name: &str) -> Result<Option<usize>, ApiError> {
+pub fn take_count(fields: &mut Fields, name: &'static str) -> Result<Option<usize>, ApiError> {
     match fields.take::<i64>(name)? {
         None => Ok(None),
         Some(count) => match usize::try_from(count) {
@@ -187,14 +209,13 @@ pub fn take_count(fields: &mut Fields, name: &str) -> Result<Option<usize>, ApiE
     }
 }
 
-/// Refuses what neither endpoint can do yet, when it asks for something.
+/// Refuses what neither endpoint can do, when it asks for something.
 pub fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
     fields.refuse_unless("store", |store| store == false)?;
-    for name in ["tools", "functions", "stop_token_ids", "bad_words"] {
+    for name in ["tools", "functions", "bad_words"] {
         fields.refuse_unless(name, fields::is_empty)?;
     }
     fields.refuse_unless("tool_choice", |choice| choice == "none" || choice == "auto")?;
     fields.refuse_unless("parallel_tool_calls", serde_json::Value::is_boolean)?;
-    fields.refuse_unless("response_format", |format| format["type"] == "text")?;
     fields.refuse_unless("modalities", |kinds| *kinds == serde_json::json!(["text"]))
 }

@@ -22,7 +22,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that nobody used for so long is closed: most servers would do so soon.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest answer that is not a stream.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
+const ANSWER_BYTES_MAX: usize = 32 << 20;
 
 const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
 
@@ -108,6 +108,17 @@ impl ApiClient {
         Chunk::parse(&read(answer.into_body()).await?)
     }
 
+    /// Posts a request for an answer in one piece, as it is.
+    pub(crate) async fn object(
+        &self,
+        path: &str,
+        body: Bytes,
+    ) -> Result<serde_json::Value, ApiError> {
+        let answer = self.send(Method::POST, path, body).await?;
+        serde_json::from_slice(&read(answer.into_body()).await?)
+            .map_err(|error| ApiError::Malformed { reason: error.to_string() })
+    }
+
     /// Sends a request; an answer other than 200 is an error with the server's own words.
     async fn send(
         &self,
@@ -132,7 +143,11 @@ impl ApiClient {
             return Ok(answer);
         }
         let body = read(answer.into_body()).await.unwrap_or_default();
-        Err(ApiError::Refused { status, message: self.without_key(message(status, &body)) })
+        let mut message = self.without_key(message(status, &body));
+        if status == StatusCode::UNAUTHORIZED && self.key.is_none() {
+            message += " (--api-key-file FILE or OPENAI_API_KEY gives one)";
+        }
+        Err(ApiError::Refused { status, message })
     }
 
     /// Some servers repeat a key that they refuse.

@@ -6,6 +6,7 @@
 mod client;
 mod error;
 mod events;
+mod key;
 mod sse;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -14,4 +15,5 @@ mod wire;
 pub(crate) use client::ApiClient;
 pub(crate) use error::ApiError;
 pub(crate) use events::Events;
+pub(crate) use key::KeyArgs;
 pub(crate) use wire::{Chunk, Usage};

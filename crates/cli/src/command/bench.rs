@@ -6,19 +6,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::error::ErrorKind;
 use serde_json::{Map, Value};
 use terminal_size::{Width, terminal_size_of};
 
+use crate::api::KeyArgs;
 use crate::bench::{
     Arrivals, Endpoint, Load, Objectives, Plan, Prompts, Report, TokenRange, run as bench, table,
 };
 use crate::console::{error, print};
 use crate::exit::INTERRUPTED;
 
-/// As clients of OpenAI's API call it; ours all begin with INFERNO_ and configure services.
-const KEY_VARIABLE: &str = "OPENAI_API_KEY";
 /// How long a run is that says nothing about it.
 const DEFAULT_DURATION: Duration = Duration::from_secs(30);
 /// Longest run, longest answer.
@@ -57,9 +56,8 @@ pub(crate) struct BenchArgs {
     /// The model; the first that the endpoint offers if left out
     #[arg(long)]
     model: Option<String>,
-    /// A file with the API key; without it, OPENAI_API_KEY if that is set
-    #[arg(long, value_name = "FILE")]
-    api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    key: KeyArgs,
     /// Which API to ask
     #[arg(long, value_enum, default_value_t = Endpoint::Chat)]
     endpoint: Endpoint,
@@ -166,7 +164,7 @@ fn plan(args: BenchArgs) -> anyhow::Result<Plan> {
     }
     let is_endless = args.requests.is_none() && args.trace.is_none();
     Ok(Plan {
-        key: key(args.api_key_file.as_ref())?,
+        key: args.key.read()?,
         load: load(&args),
         duration: args.duration.or(is_endless.then_some(DEFAULT_DURATION)),
         prompts: prompts(&args),
@@ -227,19 +225,6 @@ fn extra_body(given: Option<Map<String, Value>>, ignore_eos: bool) -> Map<String
     }
     fields.extend(given.unwrap_or_default());
     fields
-}
-
-/// From a file or the environment, never from the command line, which others can see.
-fn key(file: Option<&PathBuf>) -> anyhow::Result<Option<String>> {
-    let Some(path) = file else {
-        return Ok(std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty()));
-    };
-    let text =
-        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    match text.trim() {
-        "" => bail!("{} is empty", path.display()),
-        key => Ok(Some(key.to_owned())),
-    }
 }
 
 fn exit_code(report: &Report, max_errors: f64) -> ExitCode {

@@ -8,7 +8,7 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::api::ApiClient;
+use crate::api::{ApiClient, KeyArgs};
 use crate::chat::{Conversation, End, Settings, Turn};
 use crate::console::{BOLD, DIM, Styled, error, harmless, note};
 use crate::exit::INTERRUPTED;
@@ -40,6 +40,8 @@ pub(crate) struct ChatArgs {
     /// The model; the first that the proxy offers if left out
     #[arg(long)]
     model: Option<String>,
+    #[command(flatten)]
+    key: KeyArgs,
     /// A system message before the conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -60,7 +62,7 @@ pub(crate) struct ChatArgs {
 pub(crate) fn run(args: ChatArgs) -> anyhow::Result<ExitCode> {
     // A thread of its own closes the connection of a stopped answer while we wait at the prompt.
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let client = ApiClient::new(&args.url, None)?;
+    let client = ApiClient::new(&args.url, args.key.read()?.as_deref())?;
     let message = match args.message {
         None if !io::stdin().is_terminal() => {
             Some(io::read_to_string(io::stdin().take(MESSAGE_BYTES_MAX))?)

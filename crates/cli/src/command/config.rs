@@ -104,11 +104,10 @@ fn plain(value: &Value) -> String {
 }
 
 fn check(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
-    let settings = match Config::settings(args, vars_os()) {
-        Ok(settings) => settings,
+    let (config, unfit) = match Config::examine(args, vars_os()) {
+        Ok(examined) => examined,
         Err(error) => return refuse(&error.problems),
     };
-    let config = Config::load(args)?;
     for warning in &config.notices.warnings {
         note(warning)?;
     }
@@ -116,12 +115,17 @@ fn check(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     if let Err(error) = model {
         note(format!("a backend would not start here: {error}"))?;
     }
-    let mut problems = inferno_shared::service::check(&config);
+    for warning in inferno_proxy::warnings(&config) {
+        note(warning)?;
+    }
+    let mut problems: Vec<_> = unfit.iter().map(ToString::to_string).collect();
+    problems.extend(inferno_shared::service::check(&config));
     problems.extend(inferno_proxy::check(&config).iter().map(ToString::to_string));
     problems.extend(inferno_backend::check(&config).iter().map(ToString::to_string));
     if !problems.is_empty() {
         return refuse(&problems);
     }
+    let settings = Config::settings(args, vars_os())?;
     let changed = settings.iter().filter(|setting| setting.is_changed).count();
     let keys = if changed == 1 {
         "key differs from its default"

@@ -28,6 +28,8 @@ enum Page {
     Metrics,
     /// Every command, exit code and variable: docs/cli.md
     Cli,
+    /// Every route and field of the API: docs/api.md
+    Api,
 }
 
 /// Every metric there is, in the tables that register them.
@@ -47,6 +49,7 @@ pub(crate) fn run(args: &DocsArgs) -> anyhow::Result<ExitCode> {
         Page::Sample => config::sample(),
         Page::Metrics => metrics::reference(&METRICS),
         Page::Cli => reference::page(),
+        Page::Api => inferno_backend::openai::reference::page(),
     };
     console::print(page.trim_end())?;
     Ok(ExitCode::SUCCESS)

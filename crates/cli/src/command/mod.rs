@@ -6,12 +6,14 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod docs;
 pub(crate) mod doctor;
+pub(crate) mod key;
 pub(crate) mod man;
 pub(crate) mod model;
 mod service;
 pub(crate) mod status;
 pub(crate) mod top;
 pub(crate) mod up;
+pub(crate) mod verify;
 
 use std::process::ExitCode;
 
@@ -29,6 +31,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Top(args) => top::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Model(command) => model::run(command),
+        Command::Key(command) => key::run(command),
+        Command::Verify(args) => verify::run(&args),
         Command::Config(command) => config::run(&command),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

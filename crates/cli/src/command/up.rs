@@ -87,6 +87,7 @@ pub(crate) fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         config: args.config,
         secrets,
         tls: config.operations.tls.clone(),
+        needs_key: config.proxy.keys_file.is_some(),
         human_logs: !args.json && config.log.format == LogFormat::Auto,
     };
     let drain = config.proxy.drain_timeout_ms.max(config.backend.drain_timeout_ms);

@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use inferno_proxy::keys::examine as examine_keys;
 use inferno_shared::Config;
-use inferno_shared::config::ConfigError;
+use inferno_shared::config::{ConfigError, ProxyConfig};
 use inferno_shared::registration::secrets::{SecretSource, Secrets};
 
 use super::Finding;
@@ -94,22 +95,59 @@ fn without_secret(operations: &str, loopback: bool, allowed: bool) -> Finding {
         (false, true) => Finding::warning(
             CHECK,
             "registration is open (registration.allow_unauthenticated): whoever reaches the port receives your traffic",
-            "set registration.secret_files on every node",
+            "set registration.secret_file on every node",
         ),
         (false, false) => Finding::problem(
             CHECK,
             format!(
                 "none, and operations.addr is {operations}: a proxy does not start so, and takes no backend of another machine"
             ),
-            "set registration.secret_files on every node",
+            "set registration.secret_file on every node",
         ),
     }
+}
+
+/// Whether the traffic port is closed to strangers, and its keys are kept.
+pub(super) fn keys(proxy: &ProxyConfig) -> Vec<Finding> {
+    const CHECK: &str = "keys";
+    let (listen, is_local) = (proxy.listen, proxy.listen.ip().is_loopback());
+    let Some(path) = &proxy.keys_file else {
+        return vec![match is_local {
+            true => Finding::ok(CHECK, format!("none: only this machine reaches {listen}")),
+            false => Finding::warning(
+                CHECK,
+                format!(
+                    "none, and proxy.listen is {listen}: whoever reaches it may use every model"
+                ),
+                "`inferno key create NAME --file FILE`, and set proxy.keys_file to that",
+            ),
+        }];
+    };
+    let (count, warnings) = match examine_keys(path) {
+        Ok(examined) => examined,
+        Err(error) => {
+            let fix = "a proxy does not start so; correct that, or see docs/keys.md";
+            return vec![Finding::problem(CHECK, error.to_string(), fix)];
+        }
+    };
+    let on = Finding::ok(CHECK, format!("clients need one of the {count} in {}", path.display()));
+    let in_the_clear = (!is_local && proxy.tls.cert_file.is_none()).then(|| {
+        Finding::warning(
+            CHECK,
+            format!("{listen} speaks plain HTTP: keys go over the network as they are"),
+            "set proxy.tls.cert_file and key_file, unless something before the proxy speaks TLS",
+        )
+    });
+    let warnings =
+        warnings.into_iter().map(|text| Finding::warning(CHECK, text, "see docs/keys.md"));
+    [on].into_iter().chain(in_the_clear).chain(warnings).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::Verdict;
     use super::*;
+    use inferno_proxy::keys::{NewKey, Timestamp, create};
     use inferno_shared::config::ConfigArgs;
 
     #[test]
@@ -150,6 +188,29 @@ mod tests {
         };
         let findings = secrets(&config);
         assert_eq!((findings.len(), findings[0].verdict), (1, Verdict::Ok), "{findings:?}");
+    }
+
+    #[test]
+    fn keys_are_wanted_off_loopback_and_have_to_be_good() {
+        let judge = |proxy: &ProxyConfig| {
+            keys(proxy).iter().map(|finding| finding.verdict).collect::<Vec<_>>()
+        };
+        let mut proxy = ProxyConfig::default();
+        assert_eq!(judge(&proxy), [Verdict::Ok]);
+        proxy.listen = ([0, 0, 0, 0], 8080).into();
+        assert_eq!(judge(&proxy), [Verdict::Warning]);
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("keys.toml");
+        proxy.keys_file = Some(path.clone());
+        assert_eq!(judge(&proxy), [Verdict::Problem], "it is not there");
+        let new = NewKey { name: "n".into(), models: None, expires: None };
+        create(&path, new, Timestamp::now()).expect("made");
+        assert_eq!(judge(&proxy), [Verdict::Ok, Verdict::Warning], "no TLS");
+        proxy.tls.cert_file = Some("c".into());
+        assert_eq!(judge(&proxy), [Verdict::Ok]);
+        let pepper = folder.path().join("keys.pepper");
+        fs::set_permissions(&pepper, fs::Permissions::from_mode(0o644)).expect("set");
+        assert_eq!(judge(&proxy), [Verdict::Ok, Verdict::Warning], "an open pepper");
     }
 
     #[test]

@@ -77,6 +77,7 @@ pub(crate) fn examine(args: &ConfigArgs, runtime: &Runtime) -> Vec<Finding> {
     findings.extend(configuration::examine(&loaded));
     let config = loaded.unwrap_or_default();
     findings.extend(configuration::secrets(&config));
+    findings.extend(configuration::keys(&config.proxy));
     findings.extend(model::examine(&config));
     findings.extend(network::ports(&config));
     findings.extend(runtime.block_on(network::proxies(&config)));

@@ -109,7 +109,7 @@ fn fix(kind: SilenceKind) -> &'static str {
         SilenceKind::Unreachable => {
             "start the proxy, or open the way from here to its operations port"
         }
-        SilenceKind::Unauthorized => "give this node the proxy's secret: registration.secret_files",
+        SilenceKind::Unauthorized => "give this node the proxy's secret: registration.secret_file",
         SilenceKind::Stranger => "backend.proxies wants the operations addresses of proxies",
     }
 }

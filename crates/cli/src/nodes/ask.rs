@@ -82,7 +82,7 @@ impl Silence {
     pub(crate) fn brief(&self) -> &str {
         match self.kind {
             SilenceKind::Unauthorized => {
-                "it wants its registration secret (registration.secret_files)"
+                "it wants its registration secret (registration.secret_file)"
             }
             _ => &self.reason,
         }
@@ -97,7 +97,7 @@ impl Silence {
                 "no proxy answers at {asked}: is it running (`inferno up`), and is this its operations address (--operations)?: {reason}"
             ),
             SilenceKind::Unauthorized => format!(
-                "the proxy at {asked} wants its registration secret: --set registration.secret_files=FILE"
+                "the proxy at {asked} wants its registration secret: --set registration.secret_file=FILE"
             ),
             SilenceKind::Stranger => {
                 format!("{asked} does not answer like a proxy's operations server: {reason}")

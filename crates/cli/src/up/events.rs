@@ -29,6 +29,7 @@ pub(crate) enum Event<'a> {
         model: &'a str,
         embeds: bool,
         backends: usize,
+        needs_key: bool,
     },
     /// A process ended; without `restart_in_ms` it is not started again.
     Exited { process: &'a str, status: &'a str, restart_in_ms: Option<u64> },
@@ -134,8 +135,8 @@ fn sentence(event: &Event<'_>) -> String {
             let seconds = *after_ms as f64 / 1000.0;
             format!("{process} {} after {seconds:.2} s at {address}", Styled(GOOD, "ready"))
         }
-        Event::Ready { address, operations, model, embeds, .. } => {
-            welcome::text(*address, *operations, model, *embeds)
+        Event::Ready { address, operations, model, embeds, needs_key, .. } => {
+            welcome::text(*address, *operations, model, *embeds, *needs_key)
         }
         Event::Exited { process, status, restart_in_ms: Some(ms) } => {
             let again = *ms as f64 / 1000.0;
@@ -181,10 +182,11 @@ mod tests {
     fn events_are_json_objects_with_their_name() {
         let address = ([127, 0, 0, 1], 8080).into();
         let (operations, model, backends) = (address, "m", 2);
-        let ready = Event::Ready { address, operations, model, embeds: false, backends };
+        let ready =
+            Event::Ready { address, operations, model, embeds: false, backends, needs_key: false };
         assert_eq!(
             serde_json::to_string(&ready).expect("JSON"),
-            r#"{"event":"ready","address":"127.0.0.1:8080","operations":"127.0.0.1:8080","model":"m","embeds":false,"backends":2}"#
+            r#"{"event":"ready","address":"127.0.0.1:8080","operations":"127.0.0.1:8080","model":"m","embeds":false,"backends":2,"needs_key":false}"#
         );
         let exited =
             Event::Exited { process: "proxy", status: "exit status: 1", restart_in_ms: None };

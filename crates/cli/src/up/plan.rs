@@ -29,6 +29,8 @@ pub(crate) struct Plan {
     pub(crate) secrets: Secrets,
     /// Of the operations ports.
     pub(crate) tls: TlsConfig,
+    /// Clients need an API key.
+    pub(crate) needs_key: bool,
     /// Log lines for people instead of JSON.
     pub(crate) human_logs: bool,
 }
@@ -143,6 +145,7 @@ mod tests {
             config: ConfigArgs { config: None, set: vec!["backend.queue_max=7".to_owned()] },
             secrets: Secrets::default(),
             tls: TlsConfig::default(),
+            needs_key: false,
             human_logs: false,
         }
     }

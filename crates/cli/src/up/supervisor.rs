@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use http::StatusCode;
 use inferno_shared::endpoint::Endpoint;
 use inferno_shared::operations_client::{self, OperationsClient};
 use inferno_shared::registration::{secrets::Secrets, wire::Peer};
@@ -18,7 +19,7 @@ use super::events::{Event, Reporter, line, prefix};
 use super::fleet::{Fate, Fleet};
 use super::plan::{Plan, ProcessPlan, reachable};
 use super::process::{Exit, Process, Sink};
-use crate::api::ApiClient;
+use crate::api::{ApiClient, ApiError};
 use crate::signals::StopSignals;
 
 /// Between two looks at the proxy while something is not ready yet.
@@ -177,8 +178,13 @@ impl<'a> Supervisor<'a> {
     /// Says that the address can be used, once the proxy's clients can see the model.
     async fn announce(&mut self) {
         let models = timeout(PROBE_TIMEOUT, self.api.models()).await;
-        let Ok(Ok(models)) = models else { return };
-        if models.contains(&self.plan.model_id) {
+        let is_served = match models {
+            Ok(Ok(models)) => models.contains(&self.plan.model_id),
+            // It wants a key, which is not ours to have: that it asks for one is answer enough.
+            Ok(Err(ApiError::Refused { status, .. })) => status == StatusCode::UNAUTHORIZED,
+            _ => false,
+        };
+        if is_served {
             self.announced = true;
             self.reporter.tell(&Event::Ready {
                 address: self.plan.listen,
@@ -186,6 +192,7 @@ impl<'a> Supervisor<'a> {
                 model: &self.plan.model_id,
                 embeds: self.plan.embeds,
                 backends: self.plan.backends,
+                needs_key: self.plan.needs_key,
             });
         }
     }

@@ -10,7 +10,7 @@ use crate::engine::{EngineOptions, ModelInfo, ModelSource};
 use crate::error::{GenerationError, LoadError, SubmitError};
 use crate::numerics::{Fingerprint, parse_sha256};
 use crate::request::Timings;
-use crate::stats::EngineStats;
+use crate::stats::{EngineStats, QueueLimits, Queued};
 use crate::store;
 use crate::worker::Life;
 use inferno_kernels::{Cpu, Level};
@@ -102,6 +102,7 @@ impl Embedder {
         let began = Instant::now();
         let loaded = load(&source.path, &options)?;
         let cpu = Cpu::new(options.threads).map_err(LoadError::Threads)?;
+        cpu.repack(loaded.encoder.weights());
         let config = loaded.encoder.config();
         let info = ModelInfo {
             id: source.id,
@@ -176,7 +177,9 @@ impl Embedder {
         let inner = &*self.inner;
         self.check(&texts)?;
         let limit = inner.queue_max;
-        let place = inner.stats.enqueue(limit).ok_or(SubmitError::QueueFull { limit })?;
+        let tokens = texts.iter().map(Vec::len).sum();
+        let place =
+            inner.stats.enqueue(tokens, QueueLimits { requests: limit, tokens: usize::MAX })?;
         let limit = limit.saturating_mul(TEXTS_PER_PLACE);
         let claim = Claim::take(&inner.backlog, texts.len(), limit);
         let claim = claim.ok_or(EmbedError::Backlog { limit })?;
@@ -279,7 +282,7 @@ impl Parts {
             turns: Turns::default(),
             jobs: HashMap::new(),
             next_id: 0,
-            queued: 0,
+            queued: Queued::default(),
         };
         worker.warm_up();
         let thread = thread::Builder::new().name("embedder".into()).spawn(move || worker.run());

@@ -7,7 +7,7 @@ use super::encoder::{Encoder, Scratch};
 use super::turns::{RequestId, Turns};
 use crate::error::{GenerationError, panic_message};
 use crate::request::Timings;
-use crate::stats::{EngineStats, Place};
+use crate::stats::{EngineStats, Place, Queued};
 use crate::worker::Life;
 use inferno_kernels::Cpu;
 use std::collections::HashMap;
@@ -78,8 +78,8 @@ pub(super) struct Worker {
     pub(super) turns: Turns,
     pub(super) jobs: HashMap<RequestId, Box<Job>>,
     pub(super) next_id: u64,
-    /// Jobs that are counted in `stats.waiting`.
-    pub(super) queued: usize,
+    /// What is counted in the statistics as waiting.
+    pub(super) queued: Queued,
 }
 
 impl Worker {
@@ -126,7 +126,8 @@ impl Worker {
                 Command::Shutdown => return false,
                 Command::Embed(job, place) => {
                     place.hand_over();
-                    self.queued += 1;
+                    self.queued.requests += 1;
+                    self.queued.tokens += job.texts.iter().map(Vec::len).sum::<usize>();
                     let id = RequestId(self.next_id);
                     self.next_id += 1;
                     self.turns.add(id, job.texts.iter().map(Vec::len).collect());
@@ -191,9 +192,12 @@ impl Worker {
     fn publish(&mut self) {
         let running = self.jobs.values().filter(|job| job.started.is_some()).count();
         let waiting = self.jobs.len() - running;
-        self.stats.running.store(running as u64, Relaxed);
-        self.stats.recount_waiting(self.queued, waiting);
-        self.queued = waiting;
+        self.stats.set_running(running);
+        let tokens = |job: &Job| job.texts.iter().map(Vec::len).sum::<usize>();
+        let waits = self.jobs.values().filter(|job| job.started.is_none());
+        let queued = Queued { requests: waiting, tokens: waits.map(|job| tokens(job)).sum() };
+        self.stats.recount(self.queued, queued);
+        self.queued = queued;
     }
 
     /// Tells every client that nothing more comes.

@@ -1,67 +1,38 @@
 //! The forward pass over a ragged batch.
 
-use super::config::DecoderConfig;
+use super::attention::AttentionBlock;
+use super::config::{DecoderConfig, NormPlacement};
+use super::feed_forward::FeedForward;
+use super::scratch::{Scratch, sized};
 use crate::batch::Batch;
 use inferno_kernels::Cpu;
-use inferno_kernels::cpu::{KvCache, KvShape, RopeAngles, RowPlace, Weight};
+use inferno_kernels::cpu::{Attention, KvCache, KvShape, Residual, RopeAngles, Weight};
 
-/// A pre-norm decoder with rotary positions, grouped-query attention and a gated feed-forward block (Touvron
-/// et al., "Llama 2", 2023).
+/// A decoder with grouped-query attention and gated feed-forward blocks around a residual stream (Touvron et
+/// al., "Llama 2", 2023, and what others made of it).
 pub struct Decoder {
     pub(super) config: DecoderConfig,
     /// `[vocab, hidden]`.
     pub(super) embedding: Weight,
     pub(super) layers: Vec<Layer>,
+    /// Times the scale of the logits.
     pub(super) output_norm: Vec<f32>,
     /// `[vocab, hidden]`; the embedding again where the file ties them.
     pub(super) output: [Weight; 1],
 }
 
-/// One decoder layer. Weights that share an input are kept together and cost one pass.
+/// One decoder layer.
 pub(super) struct Layer {
-    pub(super) attention_norm: Vec<f32>,
-    /// Queries, keys, values.
-    pub(super) qkv: [Weight; 3],
-    pub(super) attention_output: [Weight; 1],
-    pub(super) feed_forward_norm: Vec<f32>,
-    /// Gate, up.
-    pub(super) gate_up: [Weight; 2],
-    pub(super) down: [Weight; 1],
+    pub(super) attention: AttentionBlock,
+    pub(super) feed_forward: FeedForward,
+    pub(super) attention_norms: Norms,
+    pub(super) feed_forward_norms: Norms,
 }
 
-/// Buffers of one step, kept from step to step. `[rows, …]`, sized for the largest batch so far.
-#[derive(Default)]
-pub struct Scratch {
-    residual: Vec<f32>,
-    normed: Vec<f32>,
-    qkv: Vec<f32>,
-    attended: Vec<f32>,
-    /// What a block adds to the residual.
-    delta: Vec<f32>,
-    gate_up: Vec<f32>,
-    activated: Vec<f32>,
-    logits: Vec<f32>,
-}
-
-impl Scratch {
-    /// Bytes for a batch of `rows`, of which `sampled` want logits. A product's input is kept quantised while
-    /// it is computed, in at most the four bytes an element that float weights take.
-    #[must_use]
-    pub fn bytes(config: &DecoderConfig, vocab: usize, rows: usize, sampled: usize) -> usize {
-        let queries = config.heads * config.head_dim;
-        let quantised = config.hidden.max(queries).max(config.feed_forward);
-        let row =
-            3 * config.hidden + config.qkv_width() + queries + 3 * config.feed_forward + quantised;
-        (rows * row + sampled * vocab) * size_of::<f32>()
-    }
-}
-
-/// The first `len` elements of a buffer, which grows as needed.
-fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
-    &mut buffer[..len]
+/// The norms of a block: of what it reads and of what it gives. [`NormPlacement`] says which there are.
+pub(super) struct Norms {
+    pub(super) pre: Option<Vec<f32>>,
+    pub(super) post: Option<Vec<f32>>,
 }
 
 impl Decoder {
@@ -77,11 +48,27 @@ impl Decoder {
         self.embedding.rows()
     }
 
+    /// All matrices, each once.
+    pub fn weights(&self) -> impl Iterator<Item = &Weight> {
+        let layers = self
+            .layers
+            .iter()
+            .flat_map(|layer| layer.attention.weights().chain(layer.feed_forward.weights()));
+        let output = self.output.iter().filter(|output| !output.shares_memory(&self.embedding));
+        layers.chain(std::iter::once(&self.embedding)).chain(output)
+    }
+
+    /// Bytes that the matrices take in memory.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        self.weights().map(|weight| weight.repacked_bytes() as u64).sum()
+    }
+
     /// What a KV cache for this model is made for.
     #[must_use]
     pub fn kv_shape(&self) -> KvShape {
-        let DecoderConfig { layers, kv_heads, head_dim, .. } = self.config;
-        KvShape { layers, kv_heads, head_dim }
+        let DecoderConfig { kv_heads, head_dim, .. } = self.config;
+        KvShape { layers: self.layers.len(), kv_heads, head_dim }
     }
 
     /// Computes `batch`: writes each row's keys and values to `cache` and returns the logits of its sampled
@@ -96,72 +83,79 @@ impl Decoder {
         cache: &mut KvCache,
         scratch: &'s mut Scratch,
     ) -> &'s [f32] {
-        let (rows, hidden) = (batch.len(), self.config.hidden);
-        let places = batch.places();
-        let positions = batch.positions.iter().copied();
-        let angles =
-            RopeAngles::new(positions, &self.config.rope_frequencies, self.config.rope_layout);
-        self.embed(&batch.tokens, sized(&mut scratch.residual, rows * hidden));
-        sized(&mut scratch.delta, rows * hidden).fill(0.0);
+        self.place(cpu, batch, scratch);
+        self.embed(cpu, &batch.tokens, scratch);
         for (number, layer) in self.layers.iter().enumerate() {
-            self.attention_block(cpu, (number, layer), &places, &angles, cache, scratch);
-            self.feed_forward_block(cpu, layer, rows, scratch);
+            layer.attention.compute(cpu, &self.config, number, cache, scratch);
+            let post = layer.attention_norms.post.as_deref();
+            let pre = layer.feed_forward_norms.pre.as_deref();
+            self.add_to_residual(cpu, batch.len(), post, pre, scratch);
+            layer.feed_forward.compute(cpu, &self.config, batch.len(), scratch);
+            let post = layer.feed_forward_norms.post.as_deref();
+            let next = self.layers.get(number + 1);
+            let pre = next.and_then(|next| next.attention_norms.pre.as_deref());
+            self.add_to_residual(cpu, batch.len(), post, pre, scratch);
         }
-        cpu.add(&mut scratch.residual[..rows * hidden], &scratch.delta[..rows * hidden]);
         self.logits(cpu, &batch.sampled, scratch)
     }
 
-    fn embed(&self, tokens: &[u32], residual: &mut [f32]) {
-        for (token, row) in tokens.iter().zip(residual.chunks_exact_mut(self.config.hidden)) {
-            self.embedding.row_into(*token as usize, row);
+    /// Where the rows stand in the cache, and the angles of their positions.
+    fn place(&self, cpu: &Cpu, batch: &Batch, scratch: &mut Scratch) {
+        let tile_rows = Attention::tile_rows(self.config.heads, self.config.kv_heads);
+        scratch.places.clear();
+        let mut start = 0;
+        for rows in batch.sequences.chunk_by(|a, b| a == b) {
+            let positions = &batch.positions[start..][..rows.len()];
+            scratch.places.push(&batch.tables[rows[0]], positions, tile_rows);
+            start += rows.len();
+        }
+        scratch.angles.resize_with(self.config.ropes.len(), RopeAngles::default);
+        for (angles, rope) in scratch.angles.iter_mut().zip(&self.config.ropes) {
+            cpu.rope_angles(angles, &batch.positions, rope);
         }
     }
 
-    /// Adds the previous block's delta to the residual and leaves this block's in its place.
-    fn attention_block(
+    /// The residual stream's beginning, and what the first block reads.
+    fn embed(&self, cpu: &Cpu, tokens: &[u32], scratch: &mut Scratch) {
+        let (hidden, scale) = (self.config.hidden, self.config.embedding_scale);
+        let residual = sized(&mut scratch.residual, tokens.len() * hidden);
+        for (token, row) in tokens.iter().zip(residual.chunks_exact_mut(hidden)) {
+            self.embedding.row_into(*token as usize, row);
+            if scale != 1.0 {
+                row.iter_mut().for_each(|x| *x *= scale);
+            }
+        }
+        let normed = sized(&mut scratch.normed, tokens.len() * hidden);
+        match self.layers.first().and_then(|layer| layer.attention_norms.pre.as_deref()) {
+            Some(weight) => cpu.rms_norm(residual, weight, self.config.norm_eps, normed),
+            None => normed.copy_from_slice(residual),
+        }
+    }
+
+    /// Adds a block's output to the residual, and makes what the next block reads.
+    fn add_to_residual(
         &self,
         cpu: &Cpu,
-        (number, layer): (usize, &Layer),
-        places: &[RowPlace<'_>],
-        angles: &RopeAngles,
-        cache: &mut KvCache,
+        rows: usize,
+        post: Option<&[f32]>,
+        pre: Option<&[f32]>,
         scratch: &mut Scratch,
     ) {
-        let DecoderConfig { hidden, heads, kv_heads, head_dim, norm_eps, .. } = self.config;
-        let (rows, width) = (places.len(), self.config.qkv_width());
+        let DecoderConfig { hidden, norm_eps: eps, residual_scale: scale, .. } = self.config;
         let residual = sized(&mut scratch.residual, rows * hidden);
         let delta = sized(&mut scratch.delta, rows * hidden);
         let normed = sized(&mut scratch.normed, rows * hidden);
-        cpu.add_rms_norm(residual, delta, &layer.attention_norm, norm_eps, normed);
-        let qkv = sized(&mut scratch.qkv, rows * width);
-        cpu.matmul(&layer.qkv, normed, qkv);
-        cpu.rope(qkv, width, heads + kv_heads, head_dim, angles);
-        for (place, row) in places.iter().zip(qkv.chunks_exact(width)) {
-            let (key, value) = row[heads * head_dim..].split_at(kv_heads * head_dim);
-            cache.write(number, *place, key, value);
-        }
-        let attended = sized(&mut scratch.attended, rows * heads * head_dim);
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        cpu.attention(cache, number, places, heads, (qkv, width), scale, attended);
-        cpu.matmul(&layer.attention_output, attended, delta);
+        let norms = Residual { post, scale, pre, eps };
+        cpu.add_to_residual(residual, delta, hidden, &norms, normed);
     }
 
-    /// As [`Decoder::attention_block`], for the second half of a layer.
-    fn feed_forward_block(&self, cpu: &Cpu, layer: &Layer, rows: usize, scratch: &mut Scratch) {
-        let DecoderConfig { hidden, feed_forward, norm_eps, .. } = self.config;
-        let residual = sized(&mut scratch.residual, rows * hidden);
-        let delta = sized(&mut scratch.delta, rows * hidden);
-        let normed = sized(&mut scratch.normed, rows * hidden);
-        cpu.add_rms_norm(residual, delta, &layer.feed_forward_norm, norm_eps, normed);
-        let gate_up = sized(&mut scratch.gate_up, rows * 2 * feed_forward);
-        cpu.matmul(&layer.gate_up, normed, gate_up);
-        let activated = sized(&mut scratch.activated, rows * feed_forward);
-        cpu.silu_mul(gate_up, feed_forward, activated);
-        cpu.matmul(&layer.down, activated, delta);
-    }
-
-    /// The head, on sampled rows only.
-    fn logits<'s>(&self, cpu: &Cpu, sampled: &[usize], scratch: &'s mut Scratch) -> &'s [f32] {
+    /// The head, on some rows only of the batch that `scratch` was last used for: `[sampled, vocab]`.
+    pub(crate) fn logits<'s>(
+        &self,
+        cpu: &Cpu,
+        sampled: &[usize],
+        scratch: &'s mut Scratch,
+    ) -> &'s [f32] {
         let hidden = self.config.hidden;
         let normed = sized(&mut scratch.normed, sampled.len() * hidden);
         for (row, normed) in sampled.iter().zip(normed.chunks_exact_mut(hidden)) {
@@ -170,6 +164,19 @@ impl Decoder {
         }
         let logits = sized(&mut scratch.logits, sampled.len() * self.vocab());
         cpu.matmul(&self.output, normed, logits);
+        if let Some(cap) = self.config.logit_softcap {
+            cpu.softcap(logits, cap);
+        }
         logits
+    }
+}
+
+impl NormPlacement {
+    pub(super) fn has_pre(self) -> bool {
+        self != Self::Post
+    }
+
+    pub(super) fn has_post(self) -> bool {
+        self != Self::Pre
     }
 }

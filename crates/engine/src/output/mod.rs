@@ -14,10 +14,10 @@ pub struct OutputText {
 }
 
 impl OutputText {
-    /// An empty answer that ends before any of `stops`.
+    /// An empty answer that ends at any of `stops`: before it, or with `include_stop` after it.
     #[must_use]
-    pub fn new(stops: Vec<String>) -> Self {
-        Self { characters: Characters::default(), stops: StopMatcher::new(stops) }
+    pub fn new(stops: Vec<String>, include_stop: bool) -> Self {
+        Self { characters: Characters::default(), stops: StopMatcher::new(stops, include_stop) }
     }
 
     /// Takes a token's bytes; returns the text released by it, and whether a stop string was completed
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn a_stop_string_across_tokens_is_never_shown() {
-        let mut output = OutputText::new(vec!["END".into()]);
+        let mut output = OutputText::new(vec!["END".into()], false);
         assert_eq!(output.push(b"one E"), ("one ".into(), false));
         assert_eq!(output.push(b"N"), (String::new(), false));
         assert_eq!(output.push(b"D two"), (String::new(), true));
@@ -59,7 +59,7 @@ mod tests {
             stop in "[aé日🦀 ]{1,3}",
             cuts in prop::collection::vec(1..5usize, 100),
         ) {
-            let mut output = OutputText::new(vec![stop.clone()]);
+            let mut output = OutputText::new(vec![stop.clone()], false);
             let (mut shown, mut stopped, mut rest) = (String::new(), false, text.as_bytes());
             for cut in cuts {
                 if stopped || rest.is_empty() { break; }

@@ -4,27 +4,29 @@
 #[derive(Debug)]
 pub struct StopMatcher {
     stops: Vec<String>,
+    /// Whether the stop string itself is released.
+    include: bool,
     /// Text not yet released: a proper beginning of some stop string.
     held: String,
 }
 
 impl StopMatcher {
-    /// A matcher of `stops`, none of them empty.
+    /// A matcher of `stops`, none of them empty, that releases the one it finds if `include` says so.
     #[must_use]
-    pub fn new(stops: Vec<String>) -> Self {
-        Self { stops, held: String::new() }
+    pub fn new(stops: Vec<String>, include: bool) -> Self {
+        Self { stops, include, held: String::new() }
     }
 
     /// Takes text; returns what can be released, and whether a stop string was completed. The one completed
     /// first counts, and of those completed by the same character the longest, so that it does not matter how
-    /// the text is cut into tokens; it and what follows are dropped.
+    /// the text is cut into tokens; what follows is dropped, and it too unless it is to be included.
     pub fn push(&mut self, text: &str) -> (String, bool) {
         self.held.push_str(text);
         let found = |stop: &String| self.held.find(stop).map(|at| (at + stop.len(), at));
         let found = self.stops.iter().filter_map(found).min();
         let mut released = std::mem::take(&mut self.held);
-        if let Some((_, at)) = found {
-            released.truncate(at);
+        if let Some((end, at)) = found {
+            released.truncate(if self.include { end } else { at });
             return (released, true);
         }
         self.held = released.split_off(self.safe_length(&released));
@@ -54,7 +56,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn matcher(stops: &[&str]) -> StopMatcher {
-        StopMatcher::new(stops.iter().map(|stop| (*stop).to_owned()).collect())
+        StopMatcher::new(stops.iter().map(|stop| (*stop).to_owned()).collect(), false)
     }
 
     #[test]
@@ -95,7 +97,7 @@ mod tests {
                 ending.map(|stop| end - stop.len()).min()
             };
             let first = ends.filter_map(completed).next();
-            let mut matcher = StopMatcher::new(stops.clone());
+            let mut matcher = StopMatcher::new(stops.clone(), false);
             let (mut shown, mut stopped) = (String::new(), false);
             let mut characters = text.chars();
             for cut in cuts {
@@ -112,6 +114,13 @@ mod tests {
             prop_assert_eq!(stopped, first.is_some());
             prop_assert_eq!(shown, &text[..first.unwrap_or(text.len())]);
         }
+    }
+
+    #[test]
+    fn a_stop_string_can_be_part_of_the_answer() {
+        let mut matcher = StopMatcher::new(vec!["END".into()], true);
+        assert_eq!(matcher.push("one E"), ("one ".into(), false));
+        assert_eq!(matcher.push("ND two"), ("END".into(), true));
     }
 
     #[test]

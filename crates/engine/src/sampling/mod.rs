@@ -9,6 +9,7 @@ mod random;
 #[cfg(test)]
 mod tests;
 
+pub use candidates::Scratch;
 pub use penalties::History;
 pub use random::Key;
 
@@ -22,6 +23,56 @@ pub enum SamplingError {
     /// A logit is not a number, or all are negative infinity.
     #[error("the model's logits are not finite")]
     NotFinite,
+}
+
+/// Tokens that may not be drawn, however likely they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Restrictions<'a> {
+    /// One bit a token, the lowest of each word first: only those set may be drawn, and none beyond the last word.
+    pub allowed: Option<&'a [u32]>,
+    /// These may not, in addition.
+    pub banned: &'a [u32],
+}
+
+impl Restrictions<'_> {
+    fn is_none(&self) -> bool {
+        self.allowed.is_none() && self.banned.is_empty()
+    }
+
+    /// Whether `token` may be drawn.
+    #[must_use]
+    pub fn allow(&self, token: u32) -> bool {
+        let word = |words: &[u32]| words.get(token as usize / 32).copied().unwrap_or(0);
+        self.allowed.is_none_or(|words| word(words) >> (token % 32) & 1 == 1)
+            && !self.banned.contains(&token)
+    }
+
+    fn apply(&self, logits: &mut [f32]) {
+        if let Some(words) = self.allowed {
+            let beyond = logits.len().min(words.len() * 32);
+            logits[beyond..].fill(f32::NEG_INFINITY);
+            for (word, logits) in words.iter().zip(logits.chunks_mut(32)) {
+                match *word {
+                    0 => logits.fill(f32::NEG_INFINITY),
+                    u32::MAX => {}
+                    word => forbid(word, logits),
+                }
+            }
+        }
+        for token in self.banned {
+            if let Some(logit) = logits.get_mut(*token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
+}
+
+fn forbid(word: u32, logits: &mut [f32]) {
+    for (bit, logit) in logits.iter_mut().enumerate() {
+        if word >> bit & 1 == 0 {
+            *logit = f32::NEG_INFINITY;
+        }
+    }
 }
 
 /// Draws the tokens of one generation.
@@ -40,27 +91,34 @@ impl Sampler {
     }
 
     /// Draws the token at `position` of the sequence from `logits` (`[vocab]`), given what came before.
-    /// `adjusted` is scratch, to be shared by all samplers of a thread.
+    /// `scratch` is to be shared by all samplers of a thread.
     ///
     /// # Errors
-    /// When the logits are unusable.
+    /// When the logits are unusable, or the restrictions leave no token.
     pub fn sample(
         &self,
         logits: &[f32],
         history: &History,
+        restrictions: Restrictions<'_>,
         position: usize,
-        adjusted: &mut Vec<f32>,
+        scratch: &mut Scratch,
     ) -> Result<u32, SamplingError> {
+        if has_nan(logits) {
+            return Err(SamplingError::NotFinite);
+        }
+        if self.params.takes_the_likeliest() && restrictions.is_none() {
+            let largest = finite(self.level.max(logits))?;
+            return Ok(first_of(logits, largest));
+        }
+        let adjusted = &mut scratch.adjusted;
         adjusted.clear();
         adjusted.extend_from_slice(logits);
         for (id, bias) in &self.params.logit_bias {
             adjusted[*id as usize] += bias;
         }
         history.penalise(adjusted, &self.params);
-        let largest = self.level.max(adjusted);
-        if !largest.is_finite() || logits.iter().any(|logit| logit.is_nan()) {
-            return Err(SamplingError::NotFinite);
-        }
+        restrictions.apply(adjusted);
+        let largest = finite(self.level.max(adjusted))?;
         if self.params.temperature == 0.0 {
             return Ok(first_of(adjusted, largest));
         }
@@ -70,8 +128,17 @@ impl Sampler {
             *logit = (*logit - largest) * scale;
         }
         let uniform = self.key.uniform(position as u64);
-        Ok(candidates::draw(adjusted, &self.params, uniform, self.level))
+        Ok(candidates::draw(scratch, &self.params, uniform, self.level))
     }
+}
+
+/// In blocks without a branch inside, so that it vectorises.
+fn has_nan(logits: &[f32]) -> bool {
+    logits.chunks(256).any(|block| block.iter().fold(false, |nan, logit| nan | logit.is_nan()))
+}
+
+fn finite(largest: f32) -> Result<f32, SamplingError> {
+    if largest.is_finite() { Ok(largest) } else { Err(SamplingError::NotFinite) }
 }
 
 /// The lowest id whose logit is `largest`.
@@ -80,7 +147,7 @@ fn first_of(logits: &[f32], largest: f32) -> u32 {
 }
 
 /// The log-probability of `token` and of the `top` likeliest tokens under the unmodified `logits`
-/// (`[vocab]`), as OpenAI's API reports them.
+/// (`[vocab]`), as OpenAI's API reports them: the model's own distribution, whatever was drawn from.
 #[must_use]
 pub fn logprobs(
     logits: &[f32],
@@ -94,6 +161,7 @@ pub fn logprobs(
     let chance = |id: u32| TokenChance {
         id,
         bytes: tokenizer.bytes(id).to_vec(),
+        hidden: tokenizer.visible_bytes(id).is_empty(),
         logprob: (f64::from(logits[id as usize] - largest) - normaliser) as f32,
     };
     let likeliest = candidates::top(logits, top, level);

@@ -7,7 +7,16 @@ const KEY: Key = Key { seed: 7, prompt_index: 0, choice: 0 };
 
 fn sample(logits: &[f32], params: &SamplingParams, position: usize) -> u32 {
     let sampler = Sampler::new(params.clone(), KEY, Level::best());
-    sampler.sample(logits, &History::default(), position, &mut Vec::new()).expect("finite")
+    sample_within(&sampler, logits, Restrictions::default(), position).expect("finite")
+}
+
+fn sample_within(
+    sampler: &Sampler,
+    logits: &[f32],
+    restrictions: Restrictions<'_>,
+    position: usize,
+) -> Result<u32, SamplingError> {
+    sampler.sample(logits, &History::default(), restrictions, position, &mut Scratch::default())
 }
 
 /// Ids that the definitions of top-k, top-p and min-p keep, likeliest first, from a full sort in double
@@ -48,8 +57,57 @@ fn bias_moves_the_choice() {
 fn logits_that_are_not_numbers_are_an_error() {
     for logits in [[f32::NAN, 1.0], [f32::NEG_INFINITY; 2]] {
         let sampler = Sampler::new(SamplingParams::default(), KEY, Level::best());
-        let outcome = sampler.sample(&logits, &History::default(), 0, &mut Vec::new());
+        let outcome = sample_within(&sampler, &logits, Restrictions::default(), 0);
         assert_eq!(outcome, Err(SamplingError::NotFinite));
+    }
+}
+
+#[test]
+fn what_is_restricted_is_never_drawn() {
+    let logits: Vec<f32> = (0..100).map(|id| (id % 7) as f32).collect();
+    let allowed: [u32; 3] = [0x8000_0001, 0, 0b100];
+    let restrictions = Restrictions { allowed: Some(&allowed), banned: &[31] };
+    for (temperature, top_p) in [(0.0, 1.0), (1.5, 1.0), (1.5, 0.9)] {
+        let params = SamplingParams { temperature, top_p, ..Default::default() };
+        let sampler = Sampler::new(params, KEY, Level::best());
+        for position in 0..50 {
+            let token = sample_within(&sampler, &logits, restrictions, position).expect("finite");
+            assert!([0, 66].contains(&token) && restrictions.allow(token), "{token}");
+        }
+    }
+    assert!(!restrictions.allow(31) && !restrictions.allow(1) && !restrictions.allow(99));
+    let nothing = Restrictions { allowed: Some(&[1]), banned: &[0] };
+    let sampler = Sampler::new(SamplingParams::default(), KEY, Level::best());
+    assert_eq!(sample_within(&sampler, &logits, nothing, 0), Err(SamplingError::NotFinite));
+}
+
+/// Half of the vocabulary is in the nucleus: the case in which sorting what passes the bound would be slow.
+#[test]
+fn a_flat_distribution_is_cut_exactly() {
+    let logits: Vec<f32> = (0..20_000).map(|id| -(id as f32) * 1e-5).collect();
+    let params = SamplingParams { top_p: 0.5, ..Default::default() };
+    let want = kept(&logits, &params);
+    let last = *want.last().expect("some");
+    let mut scratch = Scratch::of(logits);
+    let mut draw = |uniform| candidates::draw(&mut scratch, &params, uniform, Level::best());
+    assert_eq!(draw(0.0), 0);
+    // The reference adds in another order and precision: it may differ by one in ten thousand.
+    assert!(draw(1.0 - 1e-12).abs_diff(last) <= 1, "{} instead of {last}", draw(1.0 - 1e-12));
+}
+
+#[test]
+fn every_level_draws_the_same() {
+    let logits: Vec<f32> = (0..5_000).map(|id| ((id * 7919) % 1000) as f32 / 90.0).collect();
+    for (top_k, top_p, min_p) in [(0, 1.0, 0.0), (0, 0.9, 0.0), (50, 0.7, 0.0), (0, 1.0, 0.05)] {
+        let params = SamplingParams { top_k, top_p, min_p, ..Default::default() };
+        for position in 0..20 {
+            let drawn = Level::available().into_iter().map(|level| {
+                let sampler = Sampler::new(params.clone(), KEY, level);
+                sample_within(&sampler, &logits, Restrictions::default(), position).expect("finite")
+            });
+            let drawn: Vec<u32> = drawn.collect();
+            assert!(drawn.iter().all(|token| *token == drawn[0]), "{params:?}: {drawn:?}");
+        }
     }
 }
 
@@ -92,16 +150,37 @@ proptest! {
             prop_assert!(want.contains(&sample(&logits, &params, position)));
         }
         let largest = Level::best().max(&logits);
-        let logits: Vec<f32> = logits.iter().map(|logit| logit - largest).collect();
-        let kept: Vec<f32> = want.iter().map(|id| logits[*id as usize]).collect();
+        let adjusted: Vec<f32> = logits.iter().map(|logit| logit - largest).collect();
+        let mut want = want;
+        want.sort_unstable();
+        let kept: Vec<f32> = want.iter().map(|id| adjusted[*id as usize]).collect();
         let mut chances = vec![0.0; kept.len()];
         Level::best().exp_into(&kept, 0.0, &mut chances);
         let total: f64 = chances.iter().copied().map(f64::from).sum();
+        let mut scratch = Scratch::of(adjusted);
         let mut before = 0.0;
         for (id, chance) in want.iter().zip(chances) {
             let middle = (before + f64::from(chance) / 2.0) / total;
-            prop_assert_eq!(candidates::draw(&logits, &params, middle, Level::best()), *id);
+            let drawn = candidates::draw(&mut scratch, &params, middle, Level::best());
+            prop_assert_eq!(drawn, *id);
             before += f64::from(chance);
         }
+    }
+
+    #[test]
+    fn without_cuts_each_is_drawn_by_its_share(
+        logits in prop::collection::vec(-6.0f32..6.0, 1..1500),
+        uniform in 0.0..1.0_f64,
+    ) {
+        let largest = Level::best().max(&logits);
+        let adjusted: Vec<f32> = logits.iter().map(|logit| logit - largest).collect();
+        let chances: Vec<f64> = adjusted.iter().map(|logit| f64::from(*logit).exp()).collect();
+        let total: f64 = chances.iter().sum();
+        let mut scratch = Scratch::of(adjusted);
+        let params = SamplingParams::default();
+        let drawn = candidates::draw(&mut scratch, &params, uniform, Level::best()) as usize;
+        let before: f64 = chances[..drawn].iter().sum();
+        prop_assert!(before / total <= uniform + 1e-6);
+        prop_assert!((before + chances[drawn]) / total >= uniform - 1e-6);
     }
 }

@@ -3,38 +3,42 @@
 //! There are no phases. A sequence has tokens and has computed some of them; each step lets computed
 //! catch up with tokens, under one budget for all. A fresh prompt catches up in chunks, a decoding
 //! sequence lags by one, a preempted one starts over: the same rule. Every running sequence gets one
-//! token before any gets a second, so that a long prompt never stops the streams; then the oldest come
-//! first. When the blocks run out, the youngest gives up its own and is recomputed later.
+//! token before any gets a second, so that a long prompt never stops the streams; then they come in order
+//! of rank: the higher priority first, and of equals the older. What the prefix cache holds of a sequence
+//! is not computed, and that of a neighbour just ahead in the same prompt is taken over as it appears.
+//!
+//! When the blocks run out, those go first that a paused sequence holds, then those of the sequence with
+//! the lowest rank, which is recomputed later. Room is made for a sequence that waits only at the cost of
+//! lower priorities, never of equals. The first in rank therefore advances in every step, and everybody
+//! finishes once those before them have.
 //!
 //! Pure: no clock, no I/O, no model. What a step costs is [`cost`]'s business.
 
 pub mod cost;
+mod sequence;
 #[cfg(test)]
 mod tests;
 
-use crate::cache::{BLOCK_TOKENS, BlockLease, BlockPool};
-use std::collections::VecDeque;
+pub use sequence::{PrefixCounts, SequenceId};
+
+use crate::cache::{BlockPool, CacheSalt};
+use cost::Load;
+use sequence::{Place, Rank, Sequence};
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
+use std::time::Instant;
 
-/// Names a sequence within one engine; never used twice. A smaller number is an older sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SequenceId(pub u64);
-
-/// A sequence and how far it is.
-#[derive(Debug)]
-struct Sequence {
-    id: SequenceId,
-    /// Prompt, then what was generated.
-    tokens: Vec<u32>,
-    /// How many of them are in the cache.
-    computed: usize,
-    blocks: Vec<BlockLease>,
-}
-
-impl Sequence {
-    fn pending(&self) -> usize {
-        self.tokens.len() - self.computed
-    }
+/// What a sequence may ask of the scheduler.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Higher goes first.
+    pub priority: i32,
+    /// When its answer is of no use any more.
+    pub deadline: Option<Instant>,
+    /// With whom it shares cached blocks.
+    pub salt: CacheSalt,
+    /// Whether all of its prompt is computed, also what the cache holds: for log-probabilities.
+    pub computes_all: bool,
 }
 
 /// One sequence's part of a step.
@@ -51,9 +55,9 @@ pub struct Entry {
 /// What to compute next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Step {
-    /// Oldest sequence first.
+    /// Those that ran before by rank, then those that begin.
     pub entries: Vec<Entry>,
-    /// Sequences that lost their blocks and wait again.
+    /// Sequences that lost their blocks and wait again, or are paused still.
     pub preempted: Vec<SequenceId>,
 }
 
@@ -70,10 +74,14 @@ impl Step {
 pub struct Scheduler {
     pool: BlockPool,
     running_max: usize,
-    /// Oldest first, by age.
-    running: Vec<Sequence>,
-    /// Next to run first. Preempted ones go to the front: they are older than all that wait.
-    waiting: VecDeque<Sequence>,
+    sequences: HashMap<SequenceId, Sequence>,
+    running: BTreeSet<Rank>,
+    waiting: BTreeSet<Rank>,
+    paused: BTreeSet<Rank>,
+    deadlines: BTreeSet<(Instant, SequenceId)>,
+    /// Tokens of those that wait.
+    waiting_tokens: usize,
+    counts: PrefixCounts,
 }
 
 impl Scheduler {
@@ -83,131 +91,288 @@ impl Scheduler {
         Self {
             pool,
             running_max: running_max.max(1),
-            running: Vec::new(),
-            waiting: VecDeque::new(),
+            sequences: HashMap::new(),
+            running: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            paused: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            waiting_tokens: 0,
+            counts: PrefixCounts::default(),
         }
     }
 
-    /// Puts a sequence at the end of the queue. Its blocks at full length must not exceed the pool, or it
-    /// could starve everybody: the caller checks that before. Ids are added in ascending order.
-    pub fn add(&mut self, id: SequenceId, tokens: Vec<u32>) {
-        self.waiting.push_back(Sequence { id, tokens, computed: 0, blocks: Vec::new() });
+    /// Puts a sequence of at least one token into the queue. Its blocks at full length must not exceed the
+    /// pool, or it could starve everybody: the caller checks that before. Ids are added in ascending order.
+    pub fn add(&mut self, id: SequenceId, tokens: Vec<u32>, terms: Terms) {
+        let sequence = Sequence::new(id, tokens, terms, &self.pool);
+        self.deadlines.extend(terms.deadline.map(|deadline| (deadline, id)));
+        self.waiting_tokens += sequence.tokens.len();
+        self.waiting.insert(sequence.rank);
+        self.sequences.insert(id, sequence);
     }
 
     /// Forgets a sequence, wherever it is; its blocks are free at once. Unknown ids are ignored.
     pub fn remove(&mut self, id: SequenceId) {
-        self.running.retain(|sequence| sequence.id != id);
-        self.waiting.retain(|sequence| sequence.id != id);
+        if !self.sequences.contains_key(&id) {
+            return;
+        }
+        self.leave(id);
+        let deadline = self.sequences.remove(&id).and_then(|sequence| sequence.terms.deadline);
+        if let Some(deadline) = deadline {
+            self.deadlines.remove(&(deadline, id));
+        }
+    }
+
+    /// Takes a sequence out of the batch and the queue until it is resumed. It keeps its blocks while nobody
+    /// else needs them. Unknown ids are ignored.
+    pub fn pause(&mut self, id: SequenceId) {
+        if self.sequences.contains_key(&id) {
+            self.enter(id, Place::Paused);
+        }
+    }
+
+    /// Puts a paused sequence back into the queue. Others are left where they are.
+    pub fn resume(&mut self, id: SequenceId) {
+        if self.sequences.get(&id).is_some_and(|sequence| sequence.place == Place::Paused) {
+            self.enter(id, Place::Waiting);
+        }
     }
 
     /// Chooses the next step of at most `budget` tokens (at least one for each running sequence) and leases
     /// the blocks that it writes to. Follow with [`Scheduler::commit`] once it was computed.
     pub fn schedule(&mut self, budget: usize) -> Step {
         let mut step = Step::default();
-        let mut spare = budget.saturating_sub(self.running.len());
-        let mut index = 0;
-        while index < self.running.len() {
-            let wanted = self.running[index].pending().min(1 + spare);
+        self.make_way(&mut step);
+        let order: Vec<Rank> = self.running.iter().copied().collect();
+        let mut spare = budget.saturating_sub(order.len());
+        let mut pressed = false;
+        for Rank { id, .. } in order {
+            // It may have given way to one before it.
+            if self.at(id).place != Place::Running {
+                continue;
+            }
+            self.catch_up(id);
+            let wanted = self.at(id).pending().min(1 + spare);
             if wanted == 0 {
-                index += 1;
-            } else if self.make_room(index, wanted, &mut step) {
+                continue;
+            }
+            pressed |= !self.make_room(id, wanted, &mut step);
+            if self.at(id).place == Place::Running {
                 spare -= wanted - 1;
-                step.entries.push(entry(&self.running[index], wanted));
-                index += 1;
+                step.entries.push(self.entry(id, wanted));
             }
         }
-        if step.preempted.is_empty() {
+        if !pressed {
             self.admit(&mut spare, &mut step);
         }
         step
     }
 
+    /// Lets those that wait into the batch before any of a lower priority has its part of the step, and lets
+    /// go of the latter where there is no room beside them.
+    fn make_way(&mut self, step: &mut Step) {
+        while let (Some(next), Some(last)) = (self.waiting.first(), self.running.last().copied())
+            && next.priority < last.priority
+        {
+            let id = next.id;
+            match self.running.len() < self.running_max && self.fits(id, step) {
+                true => self.enter(id, Place::Running),
+                false => self.preempt(last.id, step),
+            }
+        }
+    }
+
     /// Moves sequences from the queue into the batch while budget, slots and blocks last.
     fn admit(&mut self, spare: &mut usize, step: &mut Step) {
         while *spare > 0 && self.running.len() < self.running_max {
-            let Some(next) = self.waiting.front() else { return };
-            // Room for all its tokens and one more block: admitting it for less would only preempt it.
-            if self.pool.free() <= next.tokens.len().div_ceil(BLOCK_TOKENS)
-                && !self.running.is_empty()
-            {
+            let Some(Rank { id, .. }) = self.waiting.first().copied() else { return };
+            // To the only one everything can be given.
+            if !self.fits(id, step) && !self.running.is_empty() {
                 return;
             }
-            let chunk = next.pending().min(*spare);
-            self.running.extend(self.waiting.pop_front());
-            let index = self.running.len() - 1;
-            if !self.grow(index, chunk) {
-                self.preempt(index);
+            self.catch_up(id);
+            let chunk = self.at(id).pending().min(*spare);
+            self.enter(id, Place::Running);
+            if !self.make_room(id, chunk, step) {
                 return;
             }
             *spare -= chunk;
-            step.entries.push(entry(&self.running[index], chunk));
+            step.entries.push(self.entry(id, chunk));
         }
     }
 
-    /// Leases the blocks for `count` more tokens of the sequence at `index`, taking them from the youngest
-    /// while there are too few. False when it was itself the youngest and gave way.
-    fn make_room(&mut self, index: usize, count: usize, step: &mut Step) -> bool {
-        while !self.grow(index, count) {
-            let youngest = self.running.len() - 1;
-            step.preempted.push(self.running[youngest].id);
-            self.preempt(youngest);
-            if youngest == index {
+    /// Whether the pool has room for all tokens of a sequence that waits, and one block more: admitting it for
+    /// less would only preempt it. Takes blocks from those that are paused if that helps.
+    fn fits(&mut self, id: SequenceId, step: &mut Step) -> bool {
+        let held = !self.at(id).table.blocks().is_empty();
+        loop {
+            // What others hold of its prefix costs nothing: hold it too, then count.
+            let sequence = self.at_mut(id);
+            sequence.catch_up();
+            let lacking = sequence.blocks_lacking();
+            if self.pool.available() > lacking {
+                return true;
+            }
+            if !held {
+                self.at_mut(id).give_up_blocks();
+            }
+            let Some(victim) = self.idle_holder(id) else { return false };
+            self.preempt(victim, step);
+        }
+    }
+
+    /// Leases the blocks for `count` more tokens of a running sequence, at the expense of others while there
+    /// are too few. False when some running sequence, maybe itself, had to give way.
+    fn make_room(&mut self, id: SequenceId, count: usize, step: &mut Step) -> bool {
+        let mut unpressed = true;
+        while !self.at_mut(id).grow(count) {
+            let victim = match (self.idle_holder(id), self.running.last()) {
+                (Some(idle), _) => idle,
+                (None, Some(last)) => {
+                    unpressed = false;
+                    last.id
+                }
+                (None, None) => return false,
+            };
+            self.preempt(victim, step);
+            if victim == id {
                 return false;
             }
         }
-        true
+        unpressed
     }
 
-    /// Leases what `count` more tokens need beyond the blocks held. False when the pool runs out; what was
-    /// leased until then stays with the sequence, and is free again when the caller preempts it.
-    fn grow(&mut self, index: usize, count: usize) -> bool {
-        let sequence = &mut self.running[index];
-        let needed = (sequence.computed + count).div_ceil(BLOCK_TOKENS);
-        while sequence.blocks.len() < needed {
-            match self.pool.lease() {
-                Some(block) => sequence.blocks.push(block),
-                None => return false,
-            }
+    /// The last in rank of those that hold blocks without running, other than `id`: the paused before those
+    /// that wait again.
+    fn idle_holder(&self, id: SequenceId) -> Option<SequenceId> {
+        let idle = self.paused.iter().rev().chain(self.waiting.iter().rev());
+        let mut holders = idle.filter(|rank| !self.at(rank.id).table.blocks().is_empty());
+        holders.find(|rank| rank.id != id).map(|rank| rank.id)
+    }
+
+    /// Takes a sequence's blocks; a running one goes back to the queue.
+    fn preempt(&mut self, id: SequenceId, step: &mut Step) {
+        step.preempted.push(id);
+        self.at_mut(id).give_up_blocks();
+        if self.at(id).place == Place::Running {
+            self.enter(id, Place::Waiting);
         }
-        true
     }
 
-    /// Back to the queue, with nothing computed.
-    fn preempt(&mut self, index: usize) {
-        let mut sequence = self.running.remove(index);
-        sequence.blocks.clear();
-        sequence.computed = 0;
-        self.waiting.push_front(sequence);
+    /// Moves a sequence to another place.
+    fn enter(&mut self, id: SequenceId, place: Place) {
+        self.leave(id);
+        self.at_mut(id).place = place;
+        let (rank, tokens) = (self.at(id).rank, self.at(id).tokens.len());
+        match place {
+            Place::Waiting => {
+                self.waiting_tokens += tokens;
+                self.waiting.insert(rank)
+            }
+            Place::Running => self.running.insert(rank),
+            Place::Paused => self.paused.insert(rank),
+        };
+    }
+
+    /// Takes a sequence out of where it is.
+    fn leave(&mut self, id: SequenceId) {
+        let Sequence { rank, place, ref tokens, .. } = *self.at(id);
+        let tokens = tokens.len();
+        match place {
+            Place::Waiting => {
+                self.waiting_tokens -= tokens;
+                self.waiting.remove(&rank)
+            }
+            Place::Running => self.running.remove(&rank),
+            Place::Paused => self.paused.remove(&rank),
+        };
+    }
+
+    fn at(&self, id: SequenceId) -> &Sequence {
+        &self.sequences[&id]
+    }
+
+    fn at_mut(&mut self, id: SequenceId) -> &mut Sequence {
+        self.sequences.get_mut(&id).expect("every rank is that of a sequence")
+    }
+
+    /// Lets a sequence have what the cache holds of it.
+    fn catch_up(&mut self, id: SequenceId) {
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.catch_up();
+            sequence.count_hits(&mut self.counts);
+        }
+    }
+
+    fn entry(&self, id: SequenceId, count: usize) -> Entry {
+        let sequence = self.at(id);
+        let tokens = sequence.computed..sequence.computed + count;
+        Entry { id, samples: tokens.end == sequence.tokens.len(), tokens }
     }
 
     /// Notes that `step` was computed.
     pub fn commit(&mut self, step: &Step) {
         for entry in &step.entries {
-            if let Some(sequence) = self.running.iter_mut().find(|sequence| sequence.id == entry.id)
-            {
-                sequence.computed = entry.tokens.end;
+            if let Some(sequence) = self.sequences.get_mut(&entry.id) {
+                sequence.advance(&entry.tokens, &mut self.counts);
             }
         }
     }
 
     /// Appends a generated token to a running sequence. Unknown ids are ignored.
     pub fn append(&mut self, id: SequenceId, token: u32) {
-        if let Some(sequence) = self.running.iter_mut().find(|sequence| sequence.id == id) {
+        if let Some(sequence) = self.sequences.get_mut(&id) {
             sequence.tokens.push(token);
         }
     }
 
-    /// Tokens and blocks of a running sequence.
+    /// Sequences whose deadline is over at `now`.
     #[must_use]
-    pub fn sequence(&self, id: SequenceId) -> Option<(&[u32], &[BlockLease])> {
-        let sequence = self.running.iter().find(|sequence| sequence.id == id)?;
-        Some((&sequence.tokens, &sequence.blocks))
+    pub fn expired(&self, now: Instant) -> Vec<SequenceId> {
+        let expired = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now);
+        expired.map(|(_, id)| *id).collect()
     }
 
-    /// Running sequences that have only their last token to compute: the streams a step must not delay.
+    /// The next deadline of any sequence.
     #[must_use]
-    pub fn decoding(&self) -> usize {
-        self.running.iter().filter(|s| s.computed > 0 && s.pending() == 1).count()
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Tokens and block numbers of a sequence.
+    #[must_use]
+    pub fn sequence(&self, id: SequenceId) -> Option<(&[u32], &[u32])> {
+        let sequence = self.sequences.get(&id)?;
+        Some((&sequence.tokens, sequence.table.blocks()))
+    }
+
+    /// How much of a sequence's prompt the cache held.
+    #[must_use]
+    pub fn cached_tokens(&self, id: SequenceId) -> usize {
+        self.sequences.get(&id).map_or(0, |sequence| sequence.cached)
+    }
+
+    /// What the next step has to do at least, and where it would go on beyond that.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let mut load = Load::default();
+        let mut prefill = None;
+        for sequence in self.running.iter().map(|rank| self.at(rank.id)) {
+            if sequence.computed > 0 && sequence.pending() == 1 {
+                load.decoding += 1;
+                load.decoding_keys += sequence.tokens.len();
+            } else if sequence.pending() > 0 {
+                prefill.get_or_insert(sequence.computed);
+            }
+        }
+        load.prefill_from = prefill.unwrap_or(0);
+        load
+    }
+
+    /// Where the tokens of the prompts came from, since the start.
+    #[must_use]
+    pub fn prefix_counts(&self) -> PrefixCounts {
+        self.counts
     }
 
     /// Sequences with a slot.
@@ -222,14 +387,21 @@ impl Scheduler {
         self.waiting.len()
     }
 
+    /// Tokens of the sequences in the queue.
+    #[must_use]
+    pub fn waiting_tokens(&self) -> usize {
+        self.waiting_tokens
+    }
+
+    /// Paused sequences.
+    #[must_use]
+    pub fn paused(&self) -> usize {
+        self.paused.len()
+    }
+
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.running.is_empty() && self.waiting.is_empty()
     }
-}
-
-fn entry(sequence: &Sequence, count: usize) -> Entry {
-    let tokens = sequence.computed..sequence.computed + count;
-    Entry { id: sequence.id, samples: tokens.end == sequence.tokens.len(), tokens }
 }

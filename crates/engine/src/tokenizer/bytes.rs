@@ -29,7 +29,6 @@ fn byte_of(character: char) -> Option<u8> {
 }
 
 /// The character that spells a byte.
-#[cfg(any(test, feature = "testing"))]
 pub(crate) fn character_of(byte: u8) -> char {
     let nth = (0..byte).filter(|byte| !spells_itself(*byte)).count() as u32;
     let code = if spells_itself(byte) { u32::from(byte) } else { 0x100 + nth };

@@ -1,53 +1,49 @@
 //! Text to token ids and back, from what the model file says.
 //!
-//! Byte-level BPE (`tokenizer.ggml.model = gpt2`) by Hugging Face's `tokenizers`. Special tokens are found
-//! by us before BPE sees the text, as llama.cpp does, because a chat needs both readings: in the template's
-//! own text `<|im_end|>` is a token, in a user's message it is ten ordinary characters.
+//! Special tokens are found first, as llama.cpp does, because a chat needs both readings: in the template's
+//! own text `<|im_end|>` is a token, in a user's message it is ten ordinary characters. The text between
+//! them goes to one of two algorithms: byte-level byte-pair encoding, or SentencePiece.
+//!
+//! Time is `n log n` in the length of the text, whatever the text and the vocabulary; memory is at most
+//! about 50 bytes for each byte of the longest piece that the model's rules do not cut.
 
+mod bpe;
 mod bytes;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use bytes::character_of;
+mod merge;
 mod pre;
+mod sentencepiece;
 mod specials;
 #[cfg(test)]
 mod tests;
+mod vocabulary;
 
 pub use specials::Specials;
+pub use vocabulary::{TOKEN_BYTES_MAX, TOKENS_MAX};
 
 use crate::error::{ModelFileError, PromptError};
 use crate::gguf::{GgufError, GgufFile};
-use candle_core::quantized::gguf_file::Value;
-use tokenizers::models::bpe::{BPE, Vocab};
+use bpe::Bpe;
+use sentencepiece::SentencePiece;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use vocabulary::{Kind, Spelling, Vocabulary};
 
-/// What a token is, by GGUF's numbering.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// A piece of text.
-    Normal,
-    /// A mark for the model, not part of any text (3, and 2, the unknown token).
-    Control,
-    /// Found whole in text before BPE, and part of it (4).
-    UserDefined,
-}
+/// Bytes of a text that is encoded at once.
+pub const TEXT_BYTES_MAX: usize = 8 << 20;
 
-impl Kind {
-    fn from_gguf(kind: i128) -> Self {
-        match kind {
-            2 | 3 => Self::Control,
-            4 => Self::UserDefined,
-            _ => Self::Normal,
-        }
-    }
+/// How text between special tokens is encoded.
+enum Model {
+    Bpe(Bpe),
+    SentencePiece(SentencePiece),
 }
 
 /// A model's tokenizer.
 pub struct Tokenizer {
-    bpe: tokenizers::Tokenizer,
+    model: Model,
+    vocabulary: Vocabulary,
     specials: Specials,
-    /// Bytes of each token, concatenated, and where each begins.
-    pieces: Vec<u8>,
-    starts: Vec<u32>,
-    control: Vec<bool>,
     bos: Option<u32>,
     eos: Vec<u32>,
     add_bos: bool,
@@ -59,29 +55,40 @@ impl Tokenizer {
     /// # Errors
     /// When keys are missing or wrong, or the kind of tokenizer is not supported.
     pub fn load(file: &GgufFile) -> Result<Self, ModelFileError> {
-        let model = file.text("tokenizer.ggml.model")?.unwrap_or_default();
-        if model != "gpt2" {
-            return Err(ModelFileError::unsupported(
-                format!("the tokenizer model {model:?}"),
-                "gpt2 (byte-level BPE)",
-            ));
-        }
-        let tokens = file.texts("tokenizer.ggml.tokens")?;
-        let kinds = kinds(file, tokens.len())?;
-        let rules = pre::rules(file.text("tokenizer.ggml.pre")?.unwrap_or("default"))?;
-        let bpe = build_bpe(file, &tokens, &rules)?;
-        let (pieces, starts) = pieces(&tokens, &kinds);
-        let bos = token_id(file, "tokenizer.ggml.bos_token_id", tokens.len())?;
+        let spelling = match file.text("tokenizer.ggml.model")?.unwrap_or_default() {
+            "gpt2" => Spelling::ByteLevel,
+            "llama" => Spelling::SentencePiece,
+            other => {
+                return Err(ModelFileError::unsupported(
+                    format!("the tokenizer model {other:?}"),
+                    "gpt2 (byte-level BPE), llama (SentencePiece)",
+                ));
+            }
+        };
+        let (vocabulary, ids) = Vocabulary::load(file, spelling)?;
+        // What llama.cpp takes where the file says nothing.
+        let (model, adds_bos, default_bos) = match spelling {
+            Spelling::ByteLevel => {
+                let bpe = Bpe::load(file, &vocabulary, &ids)?;
+                let adds_bos = bpe.adds_bos();
+                (Model::Bpe(bpe), adds_bos, None)
+            }
+            Spelling::SentencePiece => {
+                let model = SentencePiece::load(file, &vocabulary)?;
+                (Model::SentencePiece(model), true, Some(1))
+            }
+        };
+        let count = vocabulary.len();
+        let bos = token_id(file, "tokenizer.ggml.bos_token_id", count)?;
+        let bos = bos.or(default_bos.filter(|id| (*id as usize) < count));
         Ok(Self {
-            bpe,
-            specials: Specials::new(found_whole(&tokens, &kinds)),
-            pieces,
-            starts,
-            control: kinds.iter().map(|kind| *kind == Kind::Control).collect(),
-            bos,
-            eos: end_tokens(file, &tokens, &kinds)?,
+            specials: Specials::new(&found_whole(&vocabulary)),
+            eos: end_tokens(file, &vocabulary, &ids)?,
             add_bos: bos.is_some()
-                && file.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(rules.adds_bos),
+                && file.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(adds_bos),
+            model,
+            vocabulary,
+            bos,
         })
     }
 
@@ -89,9 +96,9 @@ impl Tokenizer {
     /// for one and the text does not begin with it.
     ///
     /// # Errors
-    /// When the tokenizer cannot take the text.
+    /// When the text is longer than [`TEXT_BYTES_MAX`].
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, PromptError> {
-        self.encode_pieces(text, |text, ids| self.encode_ordinary(text, ids))
+        self.encode_pieces(text, Cow::Borrowed)
     }
 
     /// Ids of a rendered chat: as [`Tokenizer::encode`], but `mask` characters, which kept special strings
@@ -100,20 +107,28 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_masked(&self, text: &str, mask: char) -> Result<Vec<u32>, PromptError> {
-        self.encode_pieces(text, |text, ids| self.encode_ordinary(&text.replace(mask, ""), ids))
+        self.encode_pieces(text, |text| Cow::Owned(text.replace(mask, "")))
     }
 
-    fn encode_pieces(
+    fn encode_pieces<'t>(
         &self,
-        text: &str,
-        ordinary: impl Fn(&str, &mut Vec<u32>) -> Result<(), PromptError>,
+        text: &'t str,
+        unmask: impl Fn(&'t str) -> Cow<'t, str>,
     ) -> Result<Vec<u32>, PromptError> {
+        if text.len() > TEXT_BYTES_MAX {
+            let len = text.len();
+            let reason = format!("{len} bytes; at most {TEXT_BYTES_MAX} are taken at once");
+            return Err(PromptError::Tokenizer(reason));
+        }
         let mut ids = Vec::with_capacity(text.len() / 3 + 1);
+        // As in llama.cpp, the text after a special token is a first one too.
+        let mut first = true;
         for piece in self.specials.split(text) {
             match piece {
                 specials::Piece::Special(id) => ids.push(id),
-                specials::Piece::Text(text) => ordinary(text, &mut ids)?,
+                specials::Piece::Text(text) => self.encode_ordinary(&unmask(text), first, &mut ids),
             }
+            first = matches!(piece, specials::Piece::Special(_));
         }
         if let Some(bos) = self.bos.filter(|bos| self.add_bos && ids.first() != Some(bos)) {
             ids.insert(0, bos);
@@ -121,32 +136,48 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    fn encode_ordinary(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), PromptError> {
-        let failed = |error: tokenizers::Error| PromptError::Tokenizer(error.to_string());
-        ids.extend_from_slice(self.bpe.encode_fast(text, false).map_err(failed)?.get_ids());
-        Ok(())
+    fn encode_ordinary(&self, text: &str, first: bool, ids: &mut Vec<u32>) {
+        match &self.model {
+            Model::Bpe(model) => model.encode(&self.vocabulary, text, ids),
+            Model::SentencePiece(model) => model.encode(&self.vocabulary, text, first, ids),
+        }
     }
 
-    /// The text of `ids`, special tokens spelled out; broken characters become U+FFFD.
+    /// The text of `ids`, special tokens spelled out, without the spaces that encoding puts before texts;
+    /// broken characters become U+FFFD.
     #[must_use]
     pub fn decode(&self, ids: &[u32]) -> String {
-        let bytes: Vec<u8> = ids.iter().flat_map(|id| self.bytes(*id)).copied().collect();
+        let (mut bytes, mut first) = (Vec::new(), self.puts_space_first());
+        for id in ids {
+            let piece = self.bytes(*id);
+            bytes.extend_from_slice(match piece {
+                [b' ', rest @ ..] if first => rest,
+                whole => whole,
+            });
+            let kind = self.vocabulary.kind(*id);
+            let special = matches!(kind, Some(Kind::Control | Kind::UserDefined));
+            first = special && self.puts_space_first();
+        }
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn puts_space_first(&self) -> bool {
+        matches!(&self.model, Model::SentencePiece(model) if model.space_first())
     }
 
     /// Bytes of a token; none for an id that does not exist.
     #[must_use]
     pub fn bytes(&self, id: u32) -> &[u8] {
-        match self.starts.get(id as usize..id as usize + 2) {
-            Some([start, end]) => &self.pieces[*start as usize..*end as usize],
-            _ => &[],
-        }
+        self.vocabulary.bytes(id)
     }
 
     /// Bytes that a token adds to an answer: none for control tokens.
     #[must_use]
     pub fn visible_bytes(&self, id: u32) -> &[u8] {
-        if self.control.get(id as usize).copied().unwrap_or(true) { &[] } else { self.bytes(id) }
+        match self.vocabulary.kind(id) {
+            None | Some(Kind::Control) => &[],
+            Some(_) => self.bytes(id),
+        }
     }
 
     /// Tokens found whole in text.
@@ -170,92 +201,46 @@ impl Tokenizer {
     /// Number of token ids.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
-        self.control.len()
+        self.vocabulary.len()
     }
 }
 
-fn wrong(key: &str, expected: &'static str) -> GgufError {
-    GgufError::WrongValue { key: key.into(), expected }
-}
-
-fn kinds(file: &GgufFile, count: usize) -> Result<Vec<Kind>, GgufError> {
-    const KEY: &str = "tokenizer.ggml.token_type";
-    let kind = |value: &Value| match value {
-        Value::I32(kind) => Some(Kind::from_gguf(i128::from(*kind))),
-        Value::U32(kind) => Some(Kind::from_gguf(i128::from(*kind))),
-        _ => None,
+/// Tokens that are found in text before it is cut, and whether each is a control token. Those whose bytes are
+/// no text on their own cannot be found.
+fn found_whole(vocabulary: &Vocabulary) -> Vec<(String, u32, bool)> {
+    let entry = |id, control| {
+        let text = std::str::from_utf8(vocabulary.bytes(id)).ok()?;
+        (!text.is_empty()).then(|| (text.to_owned(), id, control))
     };
-    match file.get(KEY) {
-        None => Ok(vec![Kind::Normal; count]),
-        Some(Value::Array(kinds)) if kinds.len() == count => kinds
-            .iter()
-            .map(kind)
-            .collect::<Option<_>>()
-            .ok_or_else(|| wrong(KEY, "a list of integers")),
-        Some(_) => Err(wrong(KEY, "a list with one entry a token")),
-    }
-}
-
-fn build_bpe(
-    file: &GgufFile,
-    tokens: &[&str],
-    rules: &pre::Rules,
-) -> Result<tokenizers::Tokenizer, ModelFileError> {
-    const KEY: &str = "tokenizer.ggml.merges";
-    let vocab: Vocab =
-        tokens.iter().zip(0..).map(|(token, id)| ((*token).to_owned(), id)).collect();
-    let split = |merge: &str| merge.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned()));
-    let merges = file.texts(KEY)?.into_iter().map(split).collect::<Option<Vec<_>>>();
-    let merges = merges.ok_or_else(|| wrong(KEY, "a list of pairs"))?;
-    let bpe =
-        BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(rules.ignore_merges).build();
-    let bpe = bpe.map_err(|_| wrong(KEY, "a list of merges of known tokens into known tokens"))?;
-    let mut tokenizer = tokenizers::Tokenizer::new(bpe);
-    tokenizer.with_pre_tokenizer(Some(rules.pre_tokenizer()));
-    Ok(tokenizer)
-}
-
-/// Bytes of every token, and where each begins (one more entry than tokens).
-fn pieces(tokens: &[&str], kinds: &[Kind]) -> (Vec<u8>, Vec<u32>) {
-    let (mut pieces, mut starts) = (Vec::new(), vec![0]);
-    for (token, kind) in tokens.iter().zip(kinds) {
-        match kind {
-            Kind::Normal => bytes::append_piece(token, &mut pieces),
-            Kind::Control | Kind::UserDefined => pieces.extend_from_slice(token.as_bytes()),
-        }
-        starts.push(pieces.len() as u32);
-    }
-    (pieces, starts)
-}
-
-/// Tokens that are found in text before BPE, and whether each is a control token.
-fn found_whole(tokens: &[&str], kinds: &[Kind]) -> Vec<(String, u32, bool)> {
-    let entries = tokens.iter().zip(kinds).zip(0..);
-    entries
-        .filter(|((token, kind), _)| **kind != Kind::Normal && !token.is_empty())
-        .map(|((token, kind), id)| ((*token).to_owned(), id, *kind == Kind::Control))
-        .collect()
+    let control = vocabulary.of_kind(Kind::Control).filter_map(|id| entry(id, true));
+    let user = vocabulary.of_kind(Kind::UserDefined).filter_map(|id| entry(id, false));
+    control.chain(user).collect()
 }
 
 fn token_id(file: &GgufFile, key: &str, count: usize) -> Result<Option<u32>, GgufError> {
     match file.integer(key)? {
-        Some(id) if id >= count => Err(wrong(key, "the id of a token")),
+        Some(id) if id >= count => Err(file.wrong(key, "the id of a token")),
         id => Ok(id.map(|id| id as u32)),
     }
 }
 
 /// The file's end tokens, and the control tokens by which chat models of the field end a turn.
-fn end_tokens(file: &GgufFile, tokens: &[&str], kinds: &[Kind]) -> Result<Vec<u32>, GgufError> {
+fn end_tokens(
+    file: &GgufFile,
+    vocabulary: &Vocabulary,
+    ids: &HashMap<&str, u32>,
+) -> Result<Vec<u32>, GgufError> {
     const TURN_ENDS: [&str; 5] =
         ["<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<end_of_turn>"];
     let mut ends = Vec::new();
     for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"] {
-        ends.extend(token_id(file, key, tokens.len())?);
+        ends.extend(token_id(file, key, vocabulary.len())?);
     }
-    let named = tokens.iter().zip(kinds).zip(0..);
-    let named =
-        named.filter(|((token, kind), _)| **kind == Kind::Control && TURN_ENDS.contains(token));
-    ends.extend(named.map(|(_, id)| id));
+    let named = TURN_ENDS.iter().filter_map(|text| ids.get(text).copied());
+    let mut named: Vec<u32> =
+        named.filter(|id| vocabulary.kind(*id) == Some(Kind::Control)).collect();
+    named.sort_unstable();
+    ends.extend(named);
     let mut seen = Vec::new();
     ends.retain(|id| {
         !seen.contains(id) && {

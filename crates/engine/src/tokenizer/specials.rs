@@ -3,12 +3,11 @@
 /// Noncharacters: 32 code points that Unicode reserves for a program's own use, never for text.
 const MASKS: std::ops::RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
 
-/// The tokens that are found whole in text, before BPE.
+/// The tokens that are found whole in text, before anything else cuts it.
 pub struct Specials {
-    /// Text, id, and whether it is a control token; longest text first.
-    entries: Vec<(String, u32, bool)>,
-    /// Whether an entry begins with this byte.
-    first_bytes: [bool; 256],
+    all: Prefixes,
+    /// Those among them that are control tokens.
+    control: Prefixes,
 }
 
 /// A part of a text.
@@ -19,25 +18,25 @@ pub(super) enum Piece<'a> {
 }
 
 impl Specials {
-    pub(super) fn new(mut entries: Vec<(String, u32, bool)>) -> Self {
-        entries.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then(a.1.cmp(&b.1)));
-        let mut first_bytes = [false; 256];
-        for (text, ..) in &entries {
-            first_bytes[usize::from(text.as_bytes()[0])] = true;
-        }
-        Self { entries, first_bytes }
+    /// `entries` are text, id, and whether it is a control token; no text is empty or occurs twice.
+    pub(super) fn new(entries: &[(String, u32, bool)]) -> Self {
+        let chosen = |control_only: bool| {
+            let chosen = entries.iter().filter(|(.., control)| *control || !control_only);
+            Prefixes::new(chosen.map(|(text, id, _)| (text.clone(), *id)).collect())
+        };
+        Self { all: chosen(false), control: chosen(true) }
     }
 
     /// Cuts `text` at its special tokens; of those that begin at one place, the longest counts.
     pub(super) fn split<'a>(&self, text: &'a str) -> Vec<Piece<'a>> {
         let (mut pieces, mut start, mut at) = (Vec::new(), 0, 0);
         while at < text.len() {
-            if let Some((special, id, _)) = self.starting_at(text, at) {
+            if let Some((len, id)) = self.all.longest(&text.as_bytes()[at..]) {
                 if start < at {
                     pieces.push(Piece::Text(&text[start..at]));
                 }
-                pieces.push(Piece::Special(*id));
-                at += special.len();
+                pieces.push(Piece::Special(id));
+                at += len;
                 start = at;
             } else {
                 at += 1;
@@ -47,14 +46,6 @@ impl Specials {
             pieces.push(Piece::Text(&text[start..]));
         }
         pieces
-    }
-
-    fn starting_at(&self, text: &str, at: usize) -> Option<&(String, u32, bool)> {
-        let rest = &text.as_bytes()[at..];
-        if !self.first_bytes[usize::from(rest[0])] {
-            return None;
-        }
-        self.entries.iter().find(|(special, ..)| rest.starts_with(special.as_bytes()))
     }
 
     /// A character that occurs in none of `texts`; `None` when all 32 candidates do.
@@ -73,16 +64,67 @@ impl Specials {
         let mut out = String::with_capacity(text.len());
         for (at, character) in text.char_indices() {
             out.push(character);
-            let rest = &text[at..];
-            let begins = |(special, _, control): &(String, u32, bool)| {
-                *control && (rest.starts_with(special.as_str()) || special.starts_with(rest))
-            };
-            if self.first_bytes[usize::from(rest.as_bytes()[0])] && self.entries.iter().any(begins)
-            {
+            if self.control.may_begin(&text.as_bytes()[at..]) {
                 out.push(mask);
             }
         }
         out
+    }
+}
+
+/// Texts to be found at the beginning of others. Sorted, so that those with a common beginning lie together:
+/// each byte compared narrows the range, in time logarithmic in their number.
+struct Prefixes {
+    entries: Vec<(String, u32)>,
+    /// Where in `entries` the texts that begin with each byte begin, and where the last ones end.
+    firsts: [u32; 257],
+}
+
+impl Prefixes {
+    fn new(mut entries: Vec<(String, u32)>) -> Self {
+        entries.sort_unstable();
+        let begins_below = |byte: usize| {
+            entries.partition_point(|(text, _)| usize::from(text.as_bytes()[0]) < byte) as u32
+        };
+        let firsts = std::array::from_fn(begins_below);
+        Self { entries, firsts }
+    }
+
+    /// The texts that begin with the first bytes of `rest`, for ever more of them: how many bytes, and which
+    /// texts. Ends when no text is left.
+    fn narrowing<'p>(
+        &'p self,
+        rest: &'p [u8],
+    ) -> impl Iterator<Item = (usize, &'p [(String, u32)])> {
+        let mut range: &[(String, u32)] = &[];
+        rest.iter().enumerate().map_while(move |(depth, byte)| {
+            range = if depth == 0 {
+                let first = usize::from(*byte);
+                &self.entries[self.firsts[first] as usize..self.firsts[first + 1] as usize]
+            } else {
+                let at = |entry: &(String, u32)| entry.0.as_bytes().get(depth).copied();
+                let from = range.partition_point(|entry| at(entry) < Some(*byte));
+                let to = range.partition_point(|entry| at(entry) <= Some(*byte));
+                &range[from..to]
+            };
+            (!range.is_empty()).then_some((depth + 1, range))
+        })
+    }
+
+    /// Length and id of the longest text that `rest` begins with.
+    fn longest(&self, rest: &[u8]) -> Option<(usize, u32)> {
+        let whole = |(len, range): (usize, &[(String, u32)])| {
+            range.first().filter(|(text, _)| text.len() == len).map(|(_, id)| (len, *id))
+        };
+        self.narrowing(rest).filter_map(whole).last()
+    }
+
+    /// Whether `rest` begins with a text, or is the beginning of one.
+    fn may_begin(&self, rest: &[u8]) -> bool {
+        let begins = |(len, range): (usize, &[(String, u32)])| {
+            len == rest.len() || range.first().is_some_and(|(text, _)| text.len() == len)
+        };
+        self.narrowing(rest).any(begins)
     }
 }
 
@@ -93,7 +135,7 @@ mod tests {
 
     fn specials() -> Specials {
         let entry = |text: &str, id, control| (text.to_owned(), id, control);
-        Specials::new(vec![
+        Specials::new(&[
             entry("<|im_end|>", 2, true),
             entry("<|im", 5, true),
             entry("<think>", 7, false),
@@ -131,6 +173,21 @@ mod tests {
             let found = specials.split(&joined).iter().filter(|p| matches!(p, Piece::Special(_))).count();
             let alone = specials.split(&after).iter().filter(|p| matches!(p, Piece::Special(_))).count();
             prop_assert!(found <= alone, "{joined:?}");
+        }
+
+        /// Against trying every token.
+        #[test]
+        fn the_longest_is_found_among_many(
+            texts in prop::collection::btree_set("[abé]{1,5}", 1..20),
+            rest in "[abé]{0,8}",
+        ) {
+            let entries: Vec<_> = texts.iter().cloned().zip(0..).collect();
+            let longest = entries.iter().filter(|(text, _)| rest.starts_with(text.as_str()));
+            let longest = longest.max_by_key(|(text, _)| text.len()).map(|(text, id)| (text.len(), *id));
+            let begins = longest.is_some() || (!rest.is_empty() && texts.iter().any(|text| text.starts_with(&rest)));
+            let prefixes = Prefixes::new(entries);
+            prop_assert_eq!(prefixes.longest(rest.as_bytes()), longest);
+            prop_assert_eq!(prefixes.may_begin(rest.as_bytes()), begins);
         }
     }
 }

@@ -1,260 +1,221 @@
-//! Attention over a paged KV cache.
+//! Attention over the paged cache: which rows and heads go together, and who computes them.
 //!
-//! Keys are walked in blocks of [`BLOCK_TOKENS`] from the first, with the online softmax of FlashAttention
-//! (Dao et al., 2022). A row's result depends on its query and on the keys and values at positions up to
-//! its own: prefilling a prompt at once, in chunks, or token by token gives the same bits, and it does not
-//! matter where in the pool a block lies.
+//! Keys are walked in blocks of [`super::BLOCK_TOKENS`] from the first that a row sees, with the online softmax
+//! of FlashAttention (Dao et al., 2022), and in spans of [`SPAN_BLOCKS`] blocks, each a softmax of its own;
+//! spans are merged in order, as Flash-Decoding does (Dao et al., 2023). So a row's result depends on its query
+//! and on the keys and values it sees: prefilling a prompt at once, in chunks, or token by token gives the
+//! same bits, whether spans are computed by one thread or by several, and wherever in the pool a block lies.
 
 use super::Cpu;
-use super::lanes::{LANES, Lanes};
-use super::level::instantiate;
+use super::attention_walk::{self as walk, Part, Softmax};
+use super::kv_cache::{KvCache, KvShape, Places};
 use super::rows::SharedRows;
+use std::cell::RefCell;
 
-/// Tokens in a block of the cache, which is also the stride in which attention walks keys.
-pub const BLOCK_TOKENS: usize = 32;
+/// Most queries that walk the keys together. They share what they load.
+pub(super) const QUERIES_MAX: usize = 16;
 
-/// Halves of a block that fit the lanes.
-const TILES: usize = BLOCK_TOKENS / LANES;
+/// Blocks of a span: 256 keys.
+pub(super) const SPAN_BLOCKS: usize = 8;
 
-/// What a cache is made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KvShape {
-    /// Decoder layers.
-    pub layers: usize,
-    /// Heads of keys and values in a layer.
-    pub kv_heads: usize,
-    /// Elements of a head, a multiple of 16.
-    pub head_dim: usize,
+/// What distinguishes one layer's attention from another's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attention {
+    /// Which layer of the cache.
+    pub layer: usize,
+    /// Query heads, a multiple of the cache's. Head `h` reads key head `h / (heads / kv_heads)`.
+    pub heads: usize,
+    /// What scores are multiplied with before the softmax.
+    pub scale: f32,
+    /// Where set, scores become `softcap · tanh(score / softcap)` (Gemma 2).
+    pub softcap: Option<f32>,
+    /// Where set, a row sees this many keys, its own the last; else all up to its own.
+    pub window: Option<usize>,
 }
 
-impl KvShape {
-    /// Bytes that one block of [`BLOCK_TOKENS`] tokens takes over all layers.
+impl Attention {
+    /// Rows of one sequence that can walk the keys together, for [`Places::push`].
     #[must_use]
-    pub fn block_bytes(&self) -> usize {
-        self.layers * self.layer_block() * size_of::<f32>()
-    }
-
-    /// Floats of one block in one layer.
-    fn layer_block(&self) -> usize {
-        self.kv_heads * self.head_block()
-    }
-
-    /// Floats of one block, layer and head: keys `[head_dim, BLOCK_TOKENS]` (so that the lanes run over
-    /// keys), then values `[BLOCK_TOKENS, head_dim]`.
-    fn head_block(&self) -> usize {
-        2 * self.head_dim * BLOCK_TOKENS
+    pub fn tile_rows(heads: usize, kv_heads: usize) -> usize {
+        (QUERIES_MAX / (heads / kv_heads).max(1)).max(1)
     }
 }
 
-/// Keys and values of every block of the pool, `[layers, blocks, kv_heads, 2 · head_dim · BLOCK_TOKENS]`.
-pub struct KvCache {
-    shape: KvShape,
-    blocks: usize,
-    data: Vec<f32>,
+/// How the queries of a step are cut into parts.
+struct Cut {
+    /// Query heads of one key head.
+    group: usize,
+    /// Query heads of a part.
+    heads: usize,
+    /// Parts that share a tile and a key head.
+    chunks: usize,
+    kv_heads: usize,
 }
 
-/// Where a row of the batch stands: the blocks of its sequence, in order, and its position in it.
-#[derive(Clone, Copy, Debug)]
-pub struct RowPlace<'a> {
-    /// Block numbers; the row's own block is among them.
-    pub blocks: &'a [u32],
-    /// Tokens before this one.
-    pub position: u32,
+thread_local! {
+    /// What a part computes in, kept from part to part.
+    static BUFFER: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-impl KvCache {
-    /// A cache of `blocks` blocks. Its memory is taken from the system as blocks are first written.
-    #[must_use]
-    pub fn new(shape: KvShape, blocks: usize) -> Self {
-        Self { shape, blocks, data: vec![0.0; shape.layers * blocks * shape.layer_block()] }
-    }
-
-    /// What it was made for.
-    #[must_use]
-    pub fn shape(&self) -> KvShape {
-        self.shape
-    }
-
-    /// Writes the key and value (`[kv_heads · head_dim]` each) of the token at `place` in `layer`.
-    ///
-    /// # Panics
-    /// When the place lies outside its blocks or the cache.
-    pub fn write(&mut self, layer: usize, place: RowPlace<'_>, key: &[f32], value: &[f32]) {
-        let (KvShape { head_dim, .. }, position) = (self.shape, place.position as usize);
-        let (block, slot) = (place.blocks[position / BLOCK_TOKENS], position % BLOCK_TOKENS);
-        let start = self.block_start(layer, block);
-        let len = self.shape.layer_block();
-        let heads = self.data[start..][..len].chunks_exact_mut(self.shape.head_block());
-        for ((head, key), value) in
-            heads.zip(key.chunks_exact(head_dim)).zip(value.chunks_exact(head_dim))
-        {
-            let (keys, values) = head.split_at_mut(head_dim * BLOCK_TOKENS);
-            for (column, key) in keys.chunks_exact_mut(BLOCK_TOKENS).zip(key) {
-                column[slot] = *key;
-            }
-            values[slot * head_dim..][..head_dim].copy_from_slice(value);
+/// Calls `work` with `len` floats of the thread's own, whose contents are left over from earlier parts.
+fn with_buffer(len: usize, work: impl FnOnce(&mut [f32])) {
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.len() < len {
+            buffer.resize(len, 0.0);
         }
-    }
-
-    fn block_start(&self, layer: usize, block: u32) -> usize {
-        assert!((block as usize) < self.blocks, "block {block} of {}", self.blocks);
-        (layer * self.blocks + block as usize) * self.shape.layer_block()
-    }
-
-    /// Keys `[head_dim, BLOCK_TOKENS]` and values `[BLOCK_TOKENS, head_dim]` of a head in a block.
-    #[inline(always)]
-    fn head(&self, layer: usize, block: u32, kv_head: usize) -> (&[f32], &[f32]) {
-        let len = self.shape.head_block();
-        self.data[self.block_start(layer, block) + kv_head * len..][..len].split_at(len / 2)
-    }
+        work(&mut buffer[..len]);
+    });
 }
 
 impl Cpu {
-    /// Causal attention of each row over its sequence, its own token included; the cache must already
-    /// hold every row's key and value. Heads are grouped: query head `h` reads key head `h / (heads /
-    /// kv_heads)`.
+    /// Causal attention of each row over its sequence, its own token included; the cache must already hold
+    /// every row's key and value.
     ///
     /// `q`: rows of `q_width` floats that begin with the queries `[heads · head_dim]`; `out`: `[rows, heads ·
-    /// head_dim]`. Scores are scaled by `scale`.
+    /// head_dim]`. `partials` is room to compute in, kept from call to call.
     ///
     /// # Panics
     /// When the shapes do not fit together.
-    #[allow(clippy::too_many_arguments)]
     pub fn attention(
         &self,
         cache: &KvCache,
-        layer: usize,
-        places: &[RowPlace<'_>],
-        heads: usize,
+        places: &Places,
+        spec: &Attention,
         (q, q_width): (&[f32], usize),
-        scale: f32,
+        partials: &mut Vec<f32>,
         out: &mut [f32],
     ) {
-        let KvShape { kv_heads, head_dim, .. } = cache.shape;
-        let group = heads / kv_heads * head_dim;
-        assert_eq!(
-            q.len(),
-            places.len() * q_width,
-            "attention: queries and places differ in number"
-        );
-        assert_eq!(out.len(), places.len() * heads * head_dim, "attention: wrong output size");
-        let longest = places.iter().map(|place| place.position as usize + 1).max().unwrap_or(0);
-        let out = SharedRows::new(out, heads * head_dim);
-        self.for_rows(places.len() * kv_heads, 2 * longest * group, &|part| {
-            let (row, kv_head) = (part / kv_heads, part % kv_heads);
-            let q = &q[row * q_width + kv_head * group..][..group];
-            // SAFETY: each group of heads of each row is taken by one part.
-            let out = unsafe { out.range(row, kv_head * group, group) };
-            for (q, out) in q.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)) {
-                attend(self.level(), cache, layer, kv_head, places[row], q, scale, out);
-            }
+        let KvShape { kv_heads, head_dim, .. } = cache.shape();
+        let width = spec.heads * head_dim;
+        assert!(spec.heads.is_multiple_of(kv_heads), "attention: heads are not whole groups");
+        assert!(width <= q_width, "attention: {} queries do not fit a row", spec.heads);
+        assert_eq!(q.len(), places.len() * q_width, "attention: queries and places differ");
+        assert_eq!(out.len(), places.len() * width, "attention: wrong output size");
+        let (group, tile_rows) =
+            (spec.heads / kv_heads, Attention::tile_rows(spec.heads, kv_heads));
+        let tallest = places.tiles().iter().map(|tile| tile.rows).max().unwrap_or(0);
+        assert!(tallest <= tile_rows, "attention: {tallest} rows walk together, not {tile_rows}");
+        let heads = group.min(QUERIES_MAX);
+        let spans = places.longest().div_ceil(walk::SPAN_TOKENS);
+        let cut = Cut { group, heads, chunks: group.div_ceil(heads), kv_heads };
+        let parts = places.tiles().len() * kv_heads * cut.chunks;
+        let part = |index: usize| cut.part(cache, places, spec, (q, q_width), index);
+        if spans > 1 && parts < 2 * self.threads() && self.threads() > 1 {
+            return self.attention_by_spans(&part, parts, spans, partials, (out, width));
+        }
+        // Cycles, more or less, of a part: its products, sixteen at a time, of keys and of values.
+        let cost = QUERIES_MAX.min(group * places.len()) * places.longest() * head_dim / 8;
+        let out = SharedRows::new(out, width);
+        self.for_rows(parts, cost, &|index| {
+            // The last rows of a prompt see most keys: they go first.
+            let part = part(parts - 1 - index);
+            let (count, dim) = (part.queries(), head_dim);
+            with_buffer(3 * count * dim, |buffer| {
+                let (packed, rest) = buffer.split_at_mut(count * dim);
+                let (span_out, sum) = rest.split_at_mut(count * dim);
+                part.pack(packed);
+                sum.fill(0.0);
+                let mut softmax = [Softmax::EMPTY; QUERIES_MAX];
+                for span in part.spans() {
+                    let mut of_span = [Softmax::EMPTY; QUERIES_MAX];
+                    walk::span(self.level(), &part, span, packed, &mut of_span, span_out);
+                    for query in 0..count {
+                        let (sum, span_out) =
+                            (&mut sum[query * dim..][..dim], &span_out[query * dim..][..dim]);
+                        walk::merge(
+                            self.level(),
+                            &mut softmax[query],
+                            sum,
+                            of_span[query],
+                            span_out,
+                        );
+                    }
+                }
+                for query in 0..count {
+                    let (row, head) = part.query(query);
+                    // SAFETY: each head of each row is taken by one part.
+                    let out = unsafe { out.range(row, head * dim, dim) };
+                    softmax[query].finish(&sum[query * dim..][..dim], out);
+                }
+            });
         });
     }
-}
 
-instantiate!(
-    #[allow(clippy::too_many_arguments)]
-    fn attend(
-        cache: &KvCache,
-        layer: usize,
-        kv_head: usize,
-        place: RowPlace<'_>,
-        q: &[f32],
-        scale: f32,
-        out: &mut [f32],
-    ) = attend_body
-);
-
-/// One query head over its keys: `out = Σ softmax(scale · q·k) v`.
-#[inline(always)]
-fn attend_body(
-    cache: &KvCache,
-    layer: usize,
-    kv_head: usize,
-    place: RowPlace<'_>,
-    q: &[f32],
-    scale: f32,
-    out: &mut [f32],
-) {
-    let keys_total = place.position as usize + 1;
-    let (mut largest, mut total) = (f32::NEG_INFINITY, 0.0f32);
-    out.fill(0.0);
-    for (index, block) in place.blocks[..keys_total.div_ceil(BLOCK_TOKENS)].iter().enumerate() {
-        let count = (keys_total - index * BLOCK_TOKENS).min(BLOCK_TOKENS);
-        let (keys, values) = cache.head(layer, *block, kv_head);
-        let scores = block_scores(q, keys, scale, count);
-        let block_largest = scores.iter().fold(f32::NEG_INFINITY, |m, s| m.max(s.max_lane()));
-        if block_largest > largest {
-            let shrink = super::lanes::exp(largest - block_largest);
-            total *= shrink;
-            out.iter_mut().for_each(|x| *x *= shrink);
-            largest = block_largest;
+    /// The same for few queries over many keys: each span of each part by any thread, then merged in order.
+    fn attention_by_spans<'a>(
+        &self,
+        part: &(impl Fn(usize) -> Part<'a> + Sync),
+        parts: usize,
+        spans: usize,
+        partials: &mut Vec<f32>,
+        (out, width): (&mut [f32], usize),
+    ) {
+        let dim = part(0).head_dim();
+        // Of each query in each span: the output, the largest score and the total.
+        let record = dim + 2;
+        let of_part = QUERIES_MAX * record;
+        if partials.len() < parts * spans * of_part {
+            partials.resize(parts * spans * of_part, 0.0);
         }
-        let mut weights = [0.0f32; BLOCK_TOKENS];
-        for (tile, scores) in scores.iter().enumerate() {
-            let exps = scores.add(Lanes::splat(-largest)).exp();
-            total += exps.sum();
-            exps.store(&mut weights[tile * LANES..]);
-        }
-        add_values(&weights[..count], values, out);
-    }
-    out.iter_mut().for_each(|x| *x /= total);
-}
-
-/// Scaled scores of one query against a block's keys; negative infinity from `count` on.
-#[inline(always)]
-fn block_scores(q: &[f32], keys: &[f32], scale: f32, count: usize) -> [Lanes; TILES] {
-    let mut scores = [Lanes::ZERO; TILES];
-    for (tile, scores) in scores.iter_mut().enumerate() {
-        // Four chains, by dimension modulo 4, hide the latency of the additions.
-        let mut chains = [Lanes::ZERO; 4];
-        for (step, q) in q.chunks_exact(4).enumerate() {
-            for (chain, sum) in chains.iter_mut().enumerate() {
-                let column = &keys[(4 * step + chain) * BLOCK_TOKENS + tile * LANES..];
-                *sum = Lanes::splat(q[chain]).mul_add(Lanes::load(column), *sum);
+        let shared = SharedRows::new(partials, of_part);
+        self.pool.run(parts * spans, &|index| {
+            let (part, span) = (part(index / spans), index % spans);
+            let count = part.queries();
+            let mut softmax = [Softmax::EMPTY; QUERIES_MAX];
+            with_buffer(2 * count * dim, |buffer| {
+                let (packed, span_out) = buffer.split_at_mut(count * dim);
+                part.pack(packed);
+                walk::span(self.level(), &part, span, packed, &mut softmax, span_out);
+                for (query, softmax) in softmax[..count].iter().enumerate() {
+                    // SAFETY: each span of each part is computed by one thread.
+                    let record = unsafe { shared.range(index, query * record, record) };
+                    record[..dim].copy_from_slice(&span_out[query * dim..][..dim]);
+                    (record[dim], record[dim + 1]) = (softmax.largest, softmax.total);
+                }
+            });
+        });
+        for index in 0..parts {
+            let part = part(index);
+            for query in 0..part.queries() {
+                let mut softmax = Softmax::EMPTY;
+                let mut sum = [0.0; super::HEAD_DIM_MAX];
+                for span in 0..spans {
+                    let at = (index * spans + span) * of_part + query * record;
+                    let (span_out, ends) = partials[at..][..record].split_at(dim);
+                    let of_span = Softmax { largest: ends[0], total: ends[1] };
+                    walk::merge(self.level(), &mut softmax, &mut sum[..dim], of_span, span_out);
+                }
+                let (row, head) = part.query(query);
+                softmax.finish(&sum[..dim], &mut out[row * width + head * dim..][..dim]);
             }
         }
-        let sum = chains[0].add(chains[1]).add(chains[2].add(chains[3]));
-        let valid = count.saturating_sub(tile * LANES).min(LANES);
-        *scores = sum.mul(Lanes::splat(scale)).keep_first(valid, f32::NEG_INFINITY);
-    }
-    scores
-}
-
-/// `out += Σ weights[j] · values[j]`, key after key.
-#[inline(always)]
-fn add_values(weights: &[f32], values: &[f32], out: &mut [f32]) {
-    let head_dim = out.len();
-    let mut start = 0;
-    while start + 4 * LANES <= head_dim {
-        add_columns::<4>(weights, values, head_dim, start, out);
-        start += 4 * LANES;
-    }
-    while start < head_dim {
-        add_columns::<1>(weights, values, head_dim, start, out);
-        start += LANES;
     }
 }
 
-#[inline(always)]
-fn add_columns<const N: usize>(
-    weights: &[f32],
-    values: &[f32],
-    head_dim: usize,
-    start: usize,
-    out: &mut [f32],
-) {
-    let mut sums = [Lanes::ZERO; N];
-    for (n, sum) in sums.iter_mut().enumerate() {
-        *sum = Lanes::load(&out[start + n * LANES..]);
-    }
-    for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
-        for (n, sum) in sums.iter_mut().enumerate() {
-            *sum = Lanes::splat(*weight).mul_add(Lanes::load(&value[start + n * LANES..]), *sum);
+impl Cut {
+    fn part<'a>(
+        &self,
+        cache: &'a KvCache,
+        places: &'a Places,
+        spec: &'a Attention,
+        (q, q_width): (&'a [f32], usize),
+        index: usize,
+    ) -> Part<'a> {
+        let (index, chunk) = (index / self.chunks, index % self.chunks);
+        let (tile, kv_head) = (index / self.kv_heads, index % self.kv_heads);
+        let first = chunk * self.heads;
+        let heads = self.heads.min(self.group - first);
+        Part {
+            cache,
+            places,
+            spec,
+            q,
+            q_width,
+            tile: places.tiles()[tile],
+            kv_head,
+            first_head: kv_head * self.group + first,
+            heads,
         }
-    }
-    for (n, sum) in sums.iter().enumerate() {
-        sum.store(&mut out[start + n * LANES..]);
     }
 }
 

@@ -27,7 +27,10 @@ impl Level {
             use std::arch::is_x86_feature_detected as has;
             if has!("avx2") && has!("fma") && has!("f16c") {
                 levels.push(Self(Tier::Avx2));
-                if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+                // Without VNNI, 512 bits gain little over 256 and such a CPU may slow its clock for them.
+                let wide =
+                    has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
+                if wide && has!("avx512vnni") {
                     levels.push(Self(Tier::Avx512));
                 }
             }
@@ -72,7 +75,7 @@ macro_rules! instantiate {
                 $body($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
             fn avx512($($arg: $ty),*) $(-> $ret)? {
                 $body($($arg),*)
             }

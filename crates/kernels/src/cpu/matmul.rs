@@ -1,30 +1,37 @@
-//! Activations times quantised weights.
+//! Activations times weights: how a product is cut into parts for threads and steps for kernels.
 //!
-//! The 32-element types of [`super::blocks32`] have kernels of our own; the others use candle-core's dot
-//! product of one activation row with a few weight rows. Either way, an output element is one dot product
-//! over the columns in one order, and which thread computes it is a matter of chance.
+//! What is computed is defined in [`super::product`]. Here nothing is: an output element comes from one
+//! kernel call, whatever the part, the thread or the neighbours.
 
 use super::Cpu;
-use super::blocks32::{self, Activations, BLOCK};
-use super::rows::{Columns, SharedRows};
-use super::weight::{Block, Weight, with_block_type};
-use candle_core::quantized::GgmlDType;
-use candle_core::quantized::k_quants::GgmlType;
+use super::activations::{Groups, XBlock, quantise_row};
+use super::block32::{BLOCK, Format};
+use super::lanes::{LANES, Lanes};
+use super::level::Level;
+use super::product::{self, Operands, Prefetch, SUMS_MAX, floats};
+use super::rows::SharedRows;
+use super::tiles::TILE_ROWS;
+use super::weight::Weight;
+use std::ops::Range;
 
-/// Input rows that pass over a strip of weights before the next strip is read: their quantised form
-/// (16 rows of 576 take 10 KiB) and the strip stay in the first cache together.
-const ROW_TILE: usize = 16;
+/// Bytes of activations that meet a few tiles before the next tiles are read: they stay in the second cache.
+const CHUNK_BYTES: usize = 512 << 10;
 
-/// Most weight rows in one part of a product; see [`strip`].
-const STRIP_MAX: usize = 32;
+/// How far ahead the weights are fetched when each is used once.
+const STREAM_AHEAD: usize = 4 << 10;
+
+/// Activations fewer than this are quantised by the caller: another region would take longer.
+const QUANTISE_ALONE: usize = 16 << 10;
+
+/// Parts that a thread should find, so that one that is interrupted does not keep the others waiting.
+const PARTS_PER_THREAD: usize = 8;
 
 impl Cpu {
     /// `out[r] = [w₀ · x[r], w₁ · x[r], …]`: products of the same input with several weights, side by side
     /// in one output row, so that query, key and value (or gate and up) cost one pass.
     ///
-    /// `x`: `[rows, cols]`; `out`: `[rows, Σ weights.rows]`. The input is quantised block-wise to the type
-    /// that the weight's dot product takes. Each output element is one dot product over `cols` in one
-    /// order, whatever `rows` is.
+    /// `x`: `[rows, cols]`; `out`: `[rows, Σ weights.rows]`. For quantised weights the input is quantised to eight
+    /// bits in blocks of 32. Each output element is one chain of sums over `cols`, whatever `rows` is.
     ///
     /// # Panics
     /// When the shapes do not fit together.
@@ -32,156 +39,231 @@ impl Cpu {
         let Some(first) = weights.first() else { return };
         let (cols, width) = (first.cols(), weights.iter().map(Weight::rows).sum());
         assert!(weights.iter().all(|w| w.cols() == cols), "matmul: weights differ in columns");
-        assert!(x.len().is_multiple_of(cols), "matmul: the input is not rows of {cols}");
+        assert!(
+            cols > 0 && x.len().is_multiple_of(cols),
+            "matmul: the input is not rows of {cols}"
+        );
         assert_eq!(out.len(), x.len() / cols * width, "matmul: the output has the wrong size");
-        if x.is_empty() {
+        if out.is_empty() {
             return;
         }
+        if weights.iter().any(|weight| !weight.is_repacked()) {
+            self.repack(weights);
+        }
+        let (rows, level) = (x.len() / cols, self.level());
+        let (rows_at_once, tiles_at_once) = product::shape(level, rows);
+        let groups = Groups::new(rows, rows_at_once);
+        // Poisoned by a panic in another product, which left no promise about the contents broken.
+        let mut scratch = self.scratch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let quantised = if weights.iter().any(|weight| Format::of(weight.dtype()).is_some()) {
+            let blocks = scratch.blocks(rows * (cols / BLOCK));
+            self.quantise(x, cols, groups, blocks);
+            &*blocks
+        } else {
+            &[]
+        };
         let out = SharedRows::new(out, width);
-        let mut column = 0;
-        for group in weights.chunk_by(|a, b| a.dtype() == b.dtype()) {
-            self.multiply(group, x, column, &out);
-            column += group.iter().map(Weight::rows).sum::<usize>();
+        let product = Product { weights, x, quantised, cols, groups, tiles_at_once, level, out };
+        let plan = Plan::new(&product, self.threads());
+        self.pool.run(plan.parts(), &|part| {
+            let (tiles, groups) = plan.part(part);
+            product.part(tiles, groups);
+        });
+    }
+
+    /// The rows of `x`, group after group.
+    fn quantise(&self, x: &[f32], cols: usize, groups: Groups, out: &mut [XBlock]) {
+        let (blocks, level) = (cols / BLOCK, self.level());
+        let out = SharedRows::new(out, blocks);
+        let quantise_group = |group: usize| {
+            let rows = groups.rows(group);
+            // SAFETY: groups do not overlap, and each is taken by one part.
+            let out = unsafe { out.rows(rows.clone()) };
+            for (at, row) in rows.clone().enumerate() {
+                quantise_row(level, &x[row * cols..][..cols], out, rows.len(), at);
+            }
+        };
+        if x.len() < QUANTISE_ALONE {
+            (0..groups.count).for_each(quantise_group);
+        } else {
+            self.for_rows(groups.count, x.len() / groups.count, &quantise_group);
         }
     }
-
-    /// The products with `weights`, all of one type, into the columns of `out` from `column`.
-    fn multiply(&self, weights: &[Weight], x: &[f32], column: usize, out: &SharedRows<'_, f32>) {
-        let (cols, level) = (weights[0].cols(), self.level());
-        match weights[0].dtype() {
-            GgmlDType::Q4_0 => {
-                let input = self.activations(x, cols);
-                self.strips(weights, out, column, |w, out| {
-                    blocks32::q4_0_strip(level, w, &input, out)
-                });
-            }
-            GgmlDType::Q4_1 => {
-                let input = self.activations(x, cols);
-                self.strips(weights, out, column, |w, out| {
-                    blocks32::q4_1_strip(level, w, &input, out)
-                });
-            }
-            GgmlDType::Q8_0 => {
-                let input = self.activations(x, cols);
-                self.strips(weights, out, column, |w, out| {
-                    blocks32::q8_0_strip(level, w, &input, out)
-                });
-            }
-            other => with_block_type!(other, T => {
-                let input = self.quantise::<T>(x, cols);
-                self.strips(weights, out, column, |w, out| multiply_strip::<T>(w, &input, cols, out));
-            }),
-        }
-    }
-
-    /// Runs `work(blocks of some weight rows, their columns of the output)` over all rows of `weights`, whose
-    /// columns begin at `column`; each strip of rows by one thread.
-    fn strips<T: Block>(
-        &self,
-        weights: &[Weight],
-        out: &SharedRows<'_, f32>,
-        column: usize,
-        work: impl Fn(&[T], &mut Columns<'_, f32>) + Sync,
-    ) {
-        let strip = strip(weights, self.threads());
-        let strips: Vec<(usize, usize, usize)> = strips(weights, strip).collect();
-        self.pool.run(strips.len(), &|part| {
-            let (weight, start, offset) = strips[part];
-            let weight = &weights[weight];
-            let blocks = weight.cols() / weight.dtype().block_size();
-            let len = strip.min(weight.rows() - start);
-            // SAFETY: strips do not overlap, and each is taken by one part.
-            let mut out = unsafe { out.columns(column + offset, len) };
-            work(&weight.blocks::<T>()[start * blocks..][..len * blocks], &mut out);
-        });
-    }
-
-    /// The rows of `x` as blocks of eight-bit integers.
-    fn activations(&self, x: &[f32], cols: usize) -> Activations {
-        let (rows, blocks) = (x.len() / cols, cols / BLOCK);
-        let mut codes = vec![[0; BLOCK]; rows * blocks];
-        let (mut scales, mut sums) = (vec![0.0; rows * blocks], vec![0.0; rows * blocks]);
-        let targets = (
-            SharedRows::new(&mut codes, blocks),
-            SharedRows::new(&mut scales, blocks),
-            SharedRows::new(&mut sums, blocks),
-        );
-        self.for_rows(rows, 2 * cols, &|row| {
-            // SAFETY: each row of the three is taken by one part.
-            let (codes, scales, sums) =
-                unsafe { (targets.0.row(row), targets.1.row(row), targets.2.row(row)) };
-            blocks32::quantise_row(self.level(), &x[row * cols..][..cols], codes, scales, sums);
-        });
-        Activations::new(blocks, codes, &scales, &sums)
-    }
-
-    /// The rows of `x` in the type that `T`'s dot product takes.
-    fn quantise<T: GgmlType>(&self, x: &[f32], cols: usize) -> Vec<T::VecDotType> {
-        let (rows, blocks) = (x.len() / cols, cols / T::BLCK_SIZE);
-        let mut quantised = vec![T::VecDotType::zeros(); rows * blocks];
-        let target = SharedRows::new(&mut quantised, blocks);
-        self.for_rows(rows, 4 * cols, &|row| {
-            // SAFETY: each row is taken by one part.
-            let target = unsafe { target.row(row) };
-            let row = &x[row * cols..][..cols];
-            if T::DIRECT_COPY {
-                T::VecDotType::direct_copy(row, target);
-            } else {
-                T::VecDotType::from_float(row, target);
-            }
-        });
-        quantised
-    }
 }
 
-/// Weight rows a part: enough parts for every thread to claim a few, always a multiple of the four that
-/// one dot kernel takes, so that the same four rows meet in it on any number of threads.
-fn strip(weights: &[Weight], threads: usize) -> usize {
-    let rows: usize = weights.iter().map(Weight::rows).sum();
-    (rows / (threads * 6)).next_multiple_of(4).clamp(4, STRIP_MAX)
-}
-
-/// `(weight, first row, column in the output)` of each strip.
-fn strips(weights: &[Weight], strip: usize) -> impl Iterator<Item = (usize, usize, usize)> {
-    let offsets = weights.iter().scan(0, |next, weight| {
-        let offset = *next;
-        *next += weight.rows();
-        Some(offset)
-    });
-    weights.iter().zip(offsets).enumerate().flat_map(move |(index, (weight, offset))| {
-        (0..weight.rows()).step_by(strip).map(move |start| (index, start, offset + start))
-    })
-}
-
-/// All input rows times one strip of weight rows, by candle-core's dot products.
-fn multiply_strip<T: GgmlType>(
-    weight: &[T],
-    input: &[T::VecDotType],
+/// A product, ready to be computed.
+struct Product<'a> {
+    weights: &'a [Weight],
+    /// `[rows, cols]`.
+    x: &'a [f32],
+    /// The same by groups; empty when all weights are floats.
+    quantised: &'a [XBlock],
     cols: usize,
-    out: &mut Columns<'_, f32>,
-) {
-    let blocks = cols / T::BLCK_SIZE;
-    for (tile, rows) in input.chunks(ROW_TILE * blocks).enumerate() {
-        for (quad, quad_rows) in weight.chunks(4 * blocks).enumerate() {
-            for (row, x) in rows.chunks_exact(blocks).enumerate() {
-                let out = out.row(tile * ROW_TILE + row);
-                dot_rows(quad_rows, x, cols, &mut out[4 * quad..]);
+    groups: Groups,
+    tiles_at_once: usize,
+    level: Level,
+    /// `[rows, Σ weights.rows]`.
+    out: SharedRows<'a, f32>,
+}
+
+impl Product<'_> {
+    /// Computes a part. Tiles are counted through all weights.
+    fn part(&self, tiles: Range<usize>, groups: Range<usize>) {
+        let (mut first_tile, mut first_column) = (0, 0);
+        for weight in self.weights {
+            let (count, start) = (weight.tile_count(), first_tile);
+            let local = tiles.start.max(start)..tiles.end.min(start + count);
+            if !local.is_empty() {
+                let local = local.start - start..local.end - start;
+                self.tiles(weight, local, groups.clone(), first_column);
+            }
+            first_tile += count;
+            first_column += weight.rows();
+        }
+    }
+
+    /// Computes what some groups give with some tiles of one weight, whose columns begin at `column`.
+    fn tiles(&self, weight: &Weight, tiles: Range<usize>, groups: Range<usize>, column: usize) {
+        let mut tile = tiles.start;
+        while tile < tiles.end {
+            let next = tiles.end.min(tile + self.tiles_at_once);
+            for group in groups.clone() {
+                let rows = self.groups.rows(group);
+                let mut sums = [Lanes::ZERO; SUMS_MAX];
+                match Format::of(weight.dtype()) {
+                    Some(format) => {
+                        let place = Place { tile, next, end: tiles.end, group, groups: &groups };
+                        self.quantised_step(weight, format, &place, &mut sums);
+                        self.store(weight, rows, tile..next, column, &sums);
+                    }
+                    None => {
+                        for tile in tile..next {
+                            self.float_step(weight, tile, rows.clone(), &mut sums);
+                            self.store(weight, rows.clone(), tile..tile + 1, column, &sums);
+                        }
+                    }
+                }
+            }
+            tile = next;
+        }
+    }
+
+    fn quantised_step(
+        &self,
+        weight: &Weight,
+        format: Format,
+        place: &Place<'_>,
+        sums: &mut [Lanes],
+    ) {
+        let (tile_bytes, blocks) = (weight.tile_bytes(), self.cols / BLOCK);
+        let rows = self.groups.rows(place.group);
+        let operands = Operands {
+            format,
+            tiles: &weight.tiles()[place.tile * tile_bytes..place.next * tile_bytes],
+            tile_bytes,
+            blocks,
+            x: &self.quantised[rows.start * blocks..rows.end * blocks],
+            rows: rows.len(),
+            prefetch: place.prefetch(weight.tiles(), tile_bytes, blocks),
+        };
+        product::multiply(self.level, weight.dtype(), &operands, sums);
+    }
+
+    fn float_step(&self, weight: &Weight, tile: usize, rows: Range<usize>, sums: &mut [Lanes]) {
+        let x = &self.x[rows.start * self.cols..rows.end * self.cols];
+        let tile = &weight.tiles()[tile * weight.tile_bytes()..][..weight.tile_bytes()];
+        floats::multiply(self.level, weight.dtype(), tile, x, self.cols, sums);
+    }
+
+    /// Writes sums (`[rows, tiles]`) to the output, less the padding of the last tile.
+    fn store(
+        &self,
+        weight: &Weight,
+        rows: Range<usize>,
+        tiles: Range<usize>,
+        column: usize,
+        sums: &[Lanes],
+    ) {
+        let mut sums = sums.iter();
+        for row in rows {
+            for (tile, sums) in tiles.clone().zip(&mut sums) {
+                let first = tile * TILE_ROWS;
+                let len = LANES.min(weight.rows() - first);
+                // SAFETY: a row's columns of a tile belong to one part, which takes them once.
+                let out = unsafe { self.out.range(row, column + first, len) };
+                match out.first_chunk_mut::<LANES>() {
+                    Some(all) => *all = sums.0,
+                    None => out.copy_from_slice(&sums.0[..len]),
+                }
             }
         }
     }
 }
 
-/// One input row times at most four weight rows.
-fn dot_rows<T: GgmlType>(weight: &[T], x: &[T::VecDotType], cols: usize, out: &mut [f32]) {
-    let mut rows = weight.chunks_exact(x.len());
-    if let [Some(a), Some(b), Some(c), Some(d)] =
-        [rows.next(), rows.next(), rows.next(), rows.next()]
-    {
-        (out[0], out[1], out[2], out[3]) = T::vec_dot_4(cols, a, b, c, d, x);
-    } else {
-        for (out, row) in out.iter_mut().zip(weight.chunks_exact(x.len())) {
-            *out = T::vec_dot(cols, row, x);
+/// Where a kernel call stands in its part.
+struct Place<'a> {
+    /// The tiles `tile..next` of the part's, which end at `end`.
+    tile: usize,
+    next: usize,
+    end: usize,
+    group: usize,
+    groups: &'a Range<usize>,
+}
+
+impl Place<'_> {
+    /// What to fetch meanwhile. A single group uses each weight once, so what comes a little later is fetched;
+    /// several use the same tiles, so each fetches its share of the next ones.
+    fn prefetch(&self, tiles: &[u8], tile_bytes: usize, blocks: usize) -> Prefetch {
+        let at = |tile: usize| tiles.as_ptr().wrapping_add(tile * tile_bytes);
+        if self.groups.len() == 1 {
+            let step = (self.next - self.tile) * tile_bytes / blocks;
+            let start = at(self.tile).wrapping_add(STREAM_AHEAD);
+            return Prefetch { start, step, lines: step.div_ceil(64) };
         }
+        let next = self.end.min(2 * self.next - self.tile) - self.next;
+        let lines = (next * tile_bytes / 64).div_ceil(self.groups.len() * blocks);
+        let share = lines * 64 * blocks * (self.group - self.groups.start);
+        let lines = if share < next * tile_bytes { lines } else { 0 };
+        Prefetch { start: at(self.next).wrapping_add(share), step: lines * 64, lines }
+    }
+}
+
+/// The parts of a product: chunks of groups times ranges of tiles.
+struct Plan {
+    tiles: usize,
+    groups: usize,
+    tiles_per_range: usize,
+    groups_per_chunk: usize,
+}
+
+impl Plan {
+    fn new(product: &Product<'_>, threads: usize) -> Self {
+        let tiles = product.weights.iter().map(Weight::tile_count).sum::<usize>();
+        let groups = product.groups.count;
+        let row_bytes = product.cols / BLOCK * size_of::<XBlock>();
+        let group_bytes = product.groups.rows(0).len() * row_bytes.max(1);
+        let groups_per_chunk = (CHUNK_BYTES / group_bytes).clamp(1, groups);
+        let chunks = groups.div_ceil(groups_per_chunk);
+        let wanted = if threads == 1 { 1 } else { threads * PARTS_PER_THREAD };
+        let ranges = wanted.div_ceil(chunks).min(tiles);
+        let tiles_per_range = tiles.div_ceil(ranges).next_multiple_of(product.tiles_at_once);
+        Self { tiles, groups, tiles_per_range, groups_per_chunk }
+    }
+
+    fn ranges(&self) -> usize {
+        self.tiles.div_ceil(self.tiles_per_range)
+    }
+
+    fn parts(&self) -> usize {
+        self.ranges() * self.groups.div_ceil(self.groups_per_chunk)
+    }
+
+    /// The tiles and the groups of a part.
+    fn part(&self, part: usize) -> (Range<usize>, Range<usize>) {
+        let tile = part % self.ranges() * self.tiles_per_range;
+        let group = part / self.ranges() * self.groups_per_chunk;
+        let tiles = tile..self.tiles.min(tile + self.tiles_per_range);
+        (tiles, group..self.groups.min(group + self.groups_per_chunk))
     }
 }
 

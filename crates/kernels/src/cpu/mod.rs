@@ -4,32 +4,52 @@
 //! the pool and calls the body's instance for the machine. Matrices are row-major `f32` slices.
 
 mod activation;
+mod activations;
 mod attention;
-mod blocks32;
+mod attention_walk;
+mod block32;
+mod block_type;
 mod encoder_attention;
 mod gelu;
+mod half_float;
+mod heads;
+mod kv_cache;
 mod lanes;
 mod layer_norm;
 mod level;
 mod matmul;
 mod norm;
+mod product;
 mod rope;
 mod rows;
+mod simd;
 mod softmax;
+mod storage;
+#[cfg(test)]
+mod testing;
+mod tiles;
 mod weight;
 
-pub use attention::{BLOCK_TOKENS, KvCache, KvShape, RowPlace};
+pub use activation::Activation;
+pub use attention::Attention;
+pub use block_type::BlockType;
+pub use heads::Heads;
+pub use kv_cache::{BLOCK_TOKENS, HEAD_DIM_MAX, KvCache, KvShape, Places};
 pub use layer_norm::LayerNorm;
 pub use level::Level;
-pub use rope::{RopeAngles, RopeLayout};
+pub use norm::Residual;
+pub use rope::{Rope, RopeAngles, RopeLayout};
 pub use weight::{Weight, WeightError};
 
 use crate::ThreadPool;
+use std::sync::Mutex;
 
 /// The CPU as a device: its thread pool and the instruction level its kernels run at.
 pub struct Cpu {
     pool: ThreadPool,
     level: Level,
+    /// For the quantised input of products, one at a time.
+    scratch: Mutex<activations::Scratch>,
 }
 
 impl Cpu {
@@ -46,7 +66,7 @@ impl Cpu {
     /// # Errors
     /// When the operating system refuses a thread.
     pub fn with_level(threads: usize, level: Level) -> std::io::Result<Self> {
-        Ok(Self { pool: ThreadPool::new(threads)?, level })
+        Ok(Self { pool: ThreadPool::new(threads)?, level, scratch: Mutex::default() })
     }
 
     /// How many threads work on an operation.

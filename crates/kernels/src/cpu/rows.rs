@@ -2,6 +2,7 @@
 
 use super::Cpu;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// Floats a part should touch before it is worth a second thread: about 2 µs of work.
 const GRAIN: usize = 8 * 1024;
@@ -32,15 +33,15 @@ impl<'a, T> SharedRows<'a, T> {
         unsafe { self.range(index, 0, self.width) }
     }
 
-    /// The columns `start..start + len` of every row.
+    /// The rows `rows`, one after the other.
     ///
     /// # Safety
-    /// Nobody else may touch these columns while the result lives.
-    pub(super) unsafe fn columns(&self, start: usize, len: usize) -> Columns<'a, T> {
-        assert!(start + len <= self.width, "columns {start}.. lie outside the matrix");
-        let rows =
-            Self { start: self.start, len: self.len, width: self.width, borrow: PhantomData };
-        Columns { rows, start, len }
+    /// No two live slices may overlap.
+    pub(super) unsafe fn rows(&self, rows: Range<usize>) -> &'a mut [T] {
+        let (begin, end) = (rows.start * self.width, rows.end * self.width);
+        assert!(begin <= end && end <= self.len, "rows {rows:?} lie outside the matrix");
+        // SAFETY: in bounds by the assertion, exclusive by the caller's promise and by the borrow.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(begin), end - begin) }
     }
 
     /// `len` elements of row `index` from `start`.
@@ -53,22 +54,6 @@ impl<'a, T> SharedRows<'a, T> {
         assert!(begin + len <= self.len, "row {index} lies outside the matrix");
         // SAFETY: in bounds by the assertion, exclusive by the caller's promise and by the borrow.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(begin), len) }
-    }
-}
-
-/// Some columns of a matrix, held by one thread.
-pub(super) struct Columns<'a, T> {
-    rows: SharedRows<'a, T>,
-    start: usize,
-    len: usize,
-}
-
-impl<T> Columns<'_, T> {
-    /// The columns of row `index`.
-    pub(super) fn row(&mut self, index: usize) -> &mut [T] {
-        // SAFETY: the columns are ours by the promise made to `SharedRows::columns`, and the borrow of
-        // `self` keeps the slice the only one.
-        unsafe { self.rows.range(index, self.start, self.len) }
     }
 }
 

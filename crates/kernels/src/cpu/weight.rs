@@ -1,22 +1,25 @@
-//! A quantised matrix that stays in its memory map.
+//! A matrix of a model file, repacked for the kernels.
 
+use super::Cpu;
+use super::block_type::BlockType;
+use super::block32::{BLOCK, Block32, Format};
+use super::half_float::{bf16, f16};
+use super::rows::SharedRows;
+use super::storage::{Slab, Storage};
+use super::tiles::{self, TILE_ROWS};
 use crate::MappedFile;
-use candle_core::quantized::GgmlDType;
-use candle_core::quantized::k_quants as kq;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Why a tensor cannot be used as a weight.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightError {
     /// A row is not a whole number of quantisation blocks.
-    #[error("rows of {cols} elements are not whole blocks of {block} ({dtype:?})")]
+    #[error("rows of {cols} elements are not whole blocks of {} ({dtype})", dtype.elements())]
     PartialBlock {
         /// Elements in a row.
         cols: usize,
-        /// Elements in a block of this type.
-        block: usize,
         /// The type.
-        dtype: GgmlDType,
+        dtype: BlockType,
     },
     /// The tensor reaches past the end of the file, which is therefore cut short or not what it says.
     #[error("the tensor needs bytes {start}..{end} of a file of {len}")]
@@ -28,186 +31,85 @@ pub enum WeightError {
         /// Bytes in the file.
         len: usize,
     },
-    /// The data does not start where its type may start.
-    #[error("the tensor's data at byte {start} is not aligned for {dtype:?}")]
-    Misaligned {
-        /// First byte.
-        start: usize,
-        /// The type.
-        dtype: GgmlDType,
-    },
 }
 
-/// A matrix `[rows, cols]` in a GGUF block type, read in place from a memory map: no copy, and engines of
-/// one host that use the same file share its pages.
+/// A matrix `[rows, cols]` of a GGUF file. Clones share their memory.
+///
+/// It begins as a place in the memory map. [`Cpu::repack`], or else its first product, writes it once more in
+/// [tiles](super::tiles), after which the pages of the map are let go.
 #[derive(Clone, Debug)]
-pub struct Weight {
+pub struct Weight(Arc<Matrix>);
+
+#[derive(Debug)]
+struct Matrix {
     file: Arc<MappedFile>,
     start: usize,
-    dtype: GgmlDType,
+    dtype: BlockType,
     rows: usize,
     cols: usize,
+    tiles: OnceLock<Slab>,
 }
-
-/// Evaluates `$body` with `$T` as the block type of `$dtype`.
-macro_rules! with_block_type {
-    ($dtype:expr, $T:ident => $body:expr) => {{
-        use candle_core::quantized::GgmlDType as D;
-        use candle_core::quantized::k_quants as kq;
-        match $dtype {
-            D::F32 => {
-                type $T = f32;
-                $body
-            }
-            D::F16 => {
-                type $T = half::f16;
-                $body
-            }
-            D::BF16 => {
-                type $T = half::bf16;
-                $body
-            }
-            D::Q4_0 => {
-                type $T = kq::BlockQ4_0;
-                $body
-            }
-            D::Q4_1 => {
-                type $T = kq::BlockQ4_1;
-                $body
-            }
-            D::Q5_0 => {
-                type $T = kq::BlockQ5_0;
-                $body
-            }
-            D::Q5_1 => {
-                type $T = kq::BlockQ5_1;
-                $body
-            }
-            D::Q8_0 => {
-                type $T = kq::BlockQ8_0;
-                $body
-            }
-            D::Q8_1 => {
-                type $T = kq::BlockQ8_1;
-                $body
-            }
-            D::Q2K => {
-                type $T = kq::BlockQ2K;
-                $body
-            }
-            D::Q3K => {
-                type $T = kq::BlockQ3K;
-                $body
-            }
-            D::Q4K => {
-                type $T = kq::BlockQ4K;
-                $body
-            }
-            D::Q5K => {
-                type $T = kq::BlockQ5K;
-                $body
-            }
-            D::Q6K => {
-                type $T = kq::BlockQ6K;
-                $body
-            }
-            D::Q8K => {
-                type $T = kq::BlockQ8K;
-                $body
-            }
-        }
-    }};
-}
-pub(super) use with_block_type;
-
-/// A GGUF block type: `repr(C)` plain data without padding, for which every bit pattern is a value.
-///
-/// # Safety
-/// Implementors promise exactly that, which lets bytes of a file be read as blocks.
-pub(super) unsafe trait Block: Sized + Sync {}
-
-macro_rules! blocks {
-    ($($T:ty),* $(,)?) => {$(
-        // SAFETY: candle declares it `repr(C)` with fields of integers, floats and arrays of them only.
-        unsafe impl Block for $T {}
-    )*};
-}
-blocks!(
-    f32,
-    half::f16,
-    half::bf16,
-    kq::BlockQ4_0,
-    kq::BlockQ4_1,
-    kq::BlockQ5_0,
-    kq::BlockQ5_1,
-    kq::BlockQ8_0,
-    kq::BlockQ8_1,
-    kq::BlockQ2K,
-    kq::BlockQ3K,
-    kq::BlockQ4K,
-    kq::BlockQ5K,
-    kq::BlockQ6K,
-    kq::BlockQ8K,
-);
 
 impl Weight {
     /// The matrix `[rows, cols]` whose blocks begin at byte `start` of `file`.
     ///
     /// # Errors
-    /// When rows are not whole blocks, or the data is out of bounds or misaligned.
+    /// When rows are not whole blocks, or the data is out of bounds.
     pub fn mapped(
         file: Arc<MappedFile>,
         start: usize,
-        dtype: GgmlDType,
+        dtype: BlockType,
         rows: usize,
         cols: usize,
     ) -> Result<Self, WeightError> {
-        let block = dtype.block_size();
-        if !cols.is_multiple_of(block) {
-            return Err(WeightError::PartialBlock { cols, block, dtype });
+        if !cols.is_multiple_of(dtype.elements()) {
+            return Err(WeightError::PartialBlock { cols, dtype });
         }
-        let end = (cols / block)
-            .checked_mul(dtype.type_size())
+        let end = (cols / dtype.elements())
+            .checked_mul(dtype.bytes())
             .and_then(|row| row.checked_mul(rows))
             .and_then(|bytes| bytes.checked_add(start))
             .unwrap_or(usize::MAX);
         if end > file.len() {
             return Err(WeightError::OutOfFile { start, end, len: file.len() });
         }
-        let weight = Self { file, start, dtype, rows, cols };
-        if !(weight.file.as_ptr() as usize + start).is_multiple_of(weight.align()) {
-            return Err(WeightError::Misaligned { start, dtype });
-        }
-        Ok(weight)
-    }
-
-    /// What the addresses of its blocks are multiples of.
-    fn align(&self) -> usize {
-        with_block_type!(self.dtype, T => align_of::<T>())
+        Ok(Self(Arc::new(Matrix { file, start, dtype, rows, cols, tiles: OnceLock::new() })))
     }
 
     /// Rows: the width of what a product with this matrix gives.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.rows
+        self.0.rows
     }
 
     /// Columns: the width of what it is multiplied with.
     #[must_use]
     pub fn cols(&self) -> usize {
-        self.cols
+        self.0.cols
     }
 
     /// The type of its blocks.
     #[must_use]
-    pub fn dtype(&self) -> GgmlDType {
-        self.dtype
+    pub fn dtype(&self) -> BlockType {
+        self.0.dtype
     }
 
     /// Bytes it takes in the file.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.rows * (self.cols / self.dtype.block_size() * self.dtype.type_size())
+        self.rows() * self.row_bytes()
+    }
+
+    /// Bytes it takes once repacked: a few in a hundred more, and rows to fill the last tile.
+    #[must_use]
+    pub fn repacked_bytes(&self) -> usize {
+        self.tile_count() * self.tile_bytes()
+    }
+
+    /// Whether the two are clones of one weight.
+    #[must_use]
+    pub fn shares_memory(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Writes row `index`, widened to floats, into `out` (`[cols]`).
@@ -215,41 +117,120 @@ impl Weight {
     /// # Panics
     /// When there is no such row, or `out` is not as long as one.
     pub fn row_into(&self, index: usize, out: &mut [f32]) {
-        assert!(index < self.rows, "row {index} of {}", self.rows);
-        assert_eq!(out.len(), self.cols, "a row has {} elements", self.cols);
-        with_block_type!(self.dtype, T => {
-            let blocks = self.cols / self.dtype.block_size();
-            <T as kq::GgmlType>::to_float(&self.blocks::<T>()[index * blocks..][..blocks], out);
-        });
+        assert!(index < self.rows(), "row {index} of {}", self.rows());
+        assert_eq!(out.len(), self.cols(), "a row has {} elements", self.cols());
+        match Format::of(self.dtype()) {
+            Some(format) => {
+                for (block, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+                    *out = self.block(format, index, block).values(format);
+                }
+            }
+            None => out.iter_mut().enumerate().for_each(|(k, x)| *x = self.float(index, k)),
+        }
     }
 
-    /// All blocks, row after row. `T` is a block type for [`Weight::dtype`].
-    pub(super) fn blocks<T: Block>(&self) -> &[T] {
-        assert_eq!(size_of::<T>(), self.dtype.type_size(), "the block type is not the weight's");
-        assert!(align_of::<T>() <= self.align(), "the block type is not the weight's");
-        let bytes = &self.file[self.start..][..self.bytes()];
-        // SAFETY: the constructor checked bounds and alignment for this type, and the bytes are valid
-        // for it by the promise of `Block`. The slice borrows `self`, which keeps the map alive.
-        unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size_of::<T>()) }
+    /// A block of a quantised matrix.
+    fn block(&self, format: Format, row: usize, index: usize) -> Block32 {
+        match self.0.tiles.get() {
+            Some(_) => {
+                let (tile, lane) = (self.tile(row / TILE_ROWS), row % TILE_ROWS);
+                tiles::read_block(format, tile, self.cols() / BLOCK, lane, index)
+            }
+            None => Block32::from_gguf(self.dtype(), self.row_in_file(row), index),
+        }
+    }
+
+    /// An element of a matrix of floats.
+    fn float(&self, row: usize, column: usize) -> f32 {
+        let bytes = match self.0.tiles.get() {
+            Some(_) => {
+                let tile = self.tile(row / TILE_ROWS);
+                tiles::float_bytes(self.dtype(), tile, row % TILE_ROWS, column)
+            }
+            None => &self.row_in_file(row)[column * self.dtype().bytes()..],
+        };
+        match self.dtype() {
+            BlockType::F16 => f16(u16::from_le_bytes([bytes[0], bytes[1]])),
+            BlockType::BF16 => bf16(u16::from_le_bytes([bytes[0], bytes[1]])),
+            _ => f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+        }
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.cols() / self.dtype().elements() * self.dtype().bytes()
+    }
+
+    fn row_in_file(&self, row: usize) -> &[u8] {
+        &self.0.file[self.0.start + row * self.row_bytes()..][..self.row_bytes()]
+    }
+
+    /// Tiles of 16 rows, the last one perhaps padded.
+    pub(super) fn tile_count(&self) -> usize {
+        self.rows().div_ceil(TILE_ROWS)
+    }
+
+    pub(super) fn tile_bytes(&self) -> usize {
+        tiles::tile_bytes(self.dtype(), self.cols())
+    }
+
+    /// All tiles, one after the other.
+    ///
+    /// # Panics
+    /// Before they are made.
+    pub(super) fn tiles(&self) -> &[u8] {
+        self.0.tiles.get().expect("a repacked weight").bytes()
+    }
+
+    fn tile(&self, index: usize) -> &[u8] {
+        &self.tiles()[index * self.tile_bytes()..][..self.tile_bytes()]
+    }
+
+    pub(super) fn is_repacked(&self) -> bool {
+        self.0.tiles.get().is_some()
+    }
+}
+
+impl Cpu {
+    /// Repacks those of `weights` that are not yet, in one piece of memory and on all threads.
+    ///
+    /// # Panics
+    /// When the operating system refuses the memory, [`Weight::repacked_bytes`] each.
+    pub fn repack<'w>(&self, weights: impl IntoIterator<Item = &'w Weight>) {
+        let mut open: Vec<&Weight> = weights.into_iter().filter(|w| !w.is_repacked()).collect();
+        open.sort_by_key(|weight| Arc::as_ptr(&weight.0).addr());
+        open.dedup_by(|a, b| a.shares_memory(b));
+        open.sort_by_key(|weight| weight.0.start);
+        let total = open.iter().map(|weight| weight.repacked_bytes()).sum();
+        let mut storage = Storage::zeroed(total);
+        let mut rest = storage.bytes_mut();
+        for weight in &open {
+            let (slab, others) = rest.split_at_mut(weight.repacked_bytes());
+            self.write_tiles(weight, slab);
+            weight.0.file.release(weight.0.start..weight.0.start + weight.bytes());
+            rest = others;
+        }
+        let storage = Arc::new(storage);
+        let mut start = 0;
+        for weight in open {
+            // Another thread may have been quicker; its tiles are the same.
+            drop(weight.0.tiles.set(Slab::new(&storage, start, weight.repacked_bytes())));
+            start += weight.repacked_bytes();
+        }
+    }
+
+    fn write_tiles(&self, weight: &Weight, slab: &mut [u8]) {
+        let tiles = SharedRows::new(slab, weight.tile_bytes());
+        self.for_rows(weight.tile_count(), weight.tile_bytes(), &|tile| {
+            // SAFETY: each tile is written by one part.
+            let bytes = unsafe { tiles.row(tile) };
+            let first = tile * TILE_ROWS;
+            let rows = first..weight.rows().min(first + TILE_ROWS);
+            let rows = rows.map(|row| weight.row_in_file(row));
+            tiles::pack(weight.dtype(), weight.cols(), rows, bytes);
+        });
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn shapes_whose_size_overflows_lie_outside_the_file() {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        std::io::Write::write_all(&mut file, &[0; 64]).unwrap();
-        let map = Arc::new(MappedFile::open(file.path()).unwrap());
-        let mapped =
-            |start, rows, cols| Weight::mapped(Arc::clone(&map), start, GgmlDType::F32, rows, cols);
-        assert!(mapped(0, 4, 4).is_ok());
-        for (start, rows, cols) in [(0, 1, 1 << 62), (0, 1 << 62, 1), (usize::MAX, 1, 1)] {
-            let refused = mapped(start, rows, cols);
-            assert!(matches!(refused, Err(WeightError::OutOfFile { .. })), "{rows} x {cols}");
-        }
-    }
-}
+#[path = "weight_tests.rs"]
+mod tests;

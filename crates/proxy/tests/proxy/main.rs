@@ -9,6 +9,7 @@ mod draining;
 mod errors;
 mod http;
 mod http2;
+mod keys;
 mod limits;
 mod retry;
 mod streaming;

@@ -6,7 +6,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use inferno_proxy::tls;
-use inferno_shared::config::{ProxyConfig, ProxyTls};
+use inferno_shared::{
+    config::{ProxyConfig, ProxyTls},
+    reload::Reloadable,
+};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::{path::PathBuf, sync::Arc};
 use tokio::net::TcpStream;
@@ -40,6 +43,9 @@ impl Certificates {
             let params = CertificateParams::new([name.to_owned()]).unwrap();
             (params.signed_by(&key, &ca).unwrap(), key)
         };
+        let (renewed, renewed_key) = signed("proxy");
+        write("renewed-cert.pem", renewed.pem());
+        write("renewed-key.pem", renewed_key.serialize_pem());
         let (server, server_key) = signed("proxy");
         write("ca.pem", ca.pem());
         write("cert.pem", server.pem());
@@ -192,6 +198,36 @@ async fn a_client_without_a_certificate_is_refused_where_one_is_asked_for() {
     let (mut upstream, _) = backend.receive().await;
     upstream.say(ok("{}")).await;
     assert_eq!(text(answered.await.unwrap().unwrap()).await, "{}");
+}
+
+/// The certificate that a new connection is shown.
+async fn shown(proxy: &Proxy, client: ClientConfig) -> CertificateDer<'static> {
+    let stream = connect(proxy, client).await.unwrap();
+    stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_once_it_was_read_again() {
+    let certificates = Certificates::new();
+    let (proxy, backend) = proxy(certificates.config(None)).await;
+    let parts = proxy.server.reloaded_with(Reloadable::default());
+    let client = || certificates.client(&["http/1.1"], false);
+    let old = shown(&proxy, client()).await;
+    let mut open = http1(connect(&proxy, client()).await.unwrap()).await;
+    let copy = |from: &str, to: &str| {
+        std::fs::copy(certificates.path(from), certificates.path(to)).unwrap();
+    };
+    copy("renewed-cert.pem", "cert.pem");
+    assert_eq!(shown(&proxy, client()).await, old, "not before it is asked for");
+    parts.reload();
+    assert_eq!(shown(&proxy, client()).await, old, "its key is missing: nothing changes");
+    copy("renewed-key.pem", "key.pem");
+    parts.reload();
+    assert_ne!(shown(&proxy, client()).await, old);
+    let answered = tokio::spawn(async move { open.send_request(chat("")).await });
+    let (mut upstream, _) = backend.receive().await;
+    upstream.say(ok("{}")).await;
+    assert_eq!(text(answered.await.unwrap().unwrap()).await, "{}", "the old connection goes on");
 }
 
 #[tokio::test]

@@ -114,9 +114,6 @@ fn is_known(name: &str) -> bool {
 
 fn unknown(name: &str) -> Problem {
     let dotted = name.trim_start_matches("INFERNO_").replace("__", ".").to_ascii_lowercase();
-    if let Some((planned, what)) = keys::PLANNED.iter().find(|(planned, _)| *planned == dotted) {
-        return Problem::NotYet { name: planned, origin: name.into(), what };
-    }
     if let Some(keys) = keys::table(&dotted) {
         let variables: Vec<String> =
             keys.iter().filter_map(|key| keys::find(key)).map(Key::variable).collect();

@@ -256,10 +256,17 @@ pub const KEYS: &[Key] = &[
          begun on it. Within attempts_max; only for endpoints that are known to be safe to repeat.",
     ),
     key(
+        "proxy.keys_file",
+        Path,
+        "The API keys that clients need, one of which each request must then bring; `inferno key` makes \
+         and changes it. Read again on SIGHUP.",
+    )
+    .or("none: whoever reaches the port may use every model"),
+    key(
         "proxy.tls.cert_file",
         Path,
         "Certificate and its chain in PEM: the traffic port then speaks TLS 1.2 and 1.3, HTTP/2 and \
-         HTTP/1.1 by ALPN. Needs key_file.",
+         HTTP/1.1 by ALPN. Needs key_file. Read again on SIGHUP.",
     )
     .or("none: plain HTTP"),
     key("proxy.tls.key_file", Path, "Private key of that certificate in PEM.").or("none"),
@@ -329,12 +336,9 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ("proxy.limits", "How much the proxy holds open at once."),
     ("proxy.timeouts", "The proxy's patience at each stage of a request."),
     ("proxy.retry", "When the proxy asks another backend: never after a byte of an answer came."),
-    ("proxy.tls", "TLS between clients and the proxy. The files are read at the start."),
+    ("proxy.tls", "TLS between clients and the proxy."),
     ("backend", "The backend's inference side. A proxy ignores it."),
 ];
-
-/// Keys that are planned, with what they would be for: refused as such, not as slips of the pen.
-pub(super) const PLANNED: &[(&str, &str)] = &[("proxy.keys_file", "API keys are")];
 
 /// The key of that dotted name.
 pub fn find(name: &str) -> Option<&'static Key> {

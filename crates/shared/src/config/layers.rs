@@ -70,6 +70,20 @@ impl Config {
         Ok(sourced(args, variables)?.0)
     }
 
+    /// The configuration of these sources if each value by itself is understood, and what of it does not
+    /// fit together: for who wants to look on and complain of everything at once.
+    ///
+    /// # Errors
+    /// With everything that is not understood.
+    pub fn examine(
+        args: &ConfigArgs,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<(Config, Vec<Problem>), ConfigError> {
+        let (config, _) = understood(args, variables)?;
+        let problems = rules::broken(&config);
+        Ok((config, problems))
+    }
+
     /// Every key with its value and where that came from, if the whole is valid.
     ///
     /// # Errors
@@ -119,6 +133,18 @@ fn sourced(
     args: &ConfigArgs,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<(Config, Layer), ConfigError> {
+    let (config, layer) = understood(args, variables)?;
+    match rules::broken(&config) {
+        problems if problems.is_empty() => Ok((config, layer)),
+        problems => Err(ConfigError { problems }),
+    }
+}
+
+/// The same, of values that may not fit each other.
+fn understood(
+    args: &ConfigArgs,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<(Config, Layer), ConfigError> {
     let mut layer = Layer::default();
     for file in files(args, &mut layer.problems) {
         layer.extend(file);
@@ -131,10 +157,7 @@ fn sourced(
     }
     let mut config = layer.typed()?;
     config.notices = layer.notices.clone();
-    match rules::broken(&config) {
-        problems if problems.is_empty() => Ok((config, layer)),
-        problems => Err(ConfigError { problems }),
-    }
+    Ok((config, layer))
 }
 
 /// The files to read. One that was named must exist; the default ones need not.
@@ -173,9 +196,6 @@ fn flags(set: &[String]) -> Layer {
 
 /// `name` stands where a key should, and is none.
 pub(super) fn unknown_key(name: &str, origin: &Origin) -> Problem {
-    if let Some((name, what)) = keys::PLANNED.iter().find(|(planned, _)| *planned == name) {
-        return Problem::NotYet { name, origin: origin.to_string(), what };
-    }
     if let Some(keys) = keys::table(name) {
         return Problem::Value { origin: origin.of(name), why: is_a_table(name, &keys) };
     }

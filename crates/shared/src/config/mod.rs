@@ -23,6 +23,7 @@ mod size;
 
 pub use device::Device;
 pub use layers::{ConfigArgs, Setting, keys_of};
+pub use nearest::hint as nearest_hint;
 pub use problem::{ConfigError, Problem};
 pub use reference::reference;
 pub use sample::sample;

@@ -62,16 +62,6 @@ pub enum Problem {
         /// The nearest known name.
         hint: String,
     },
-    /// A key that is planned, and that this version would have to ignore.
-    #[error("{origin}: {what} not in this version yet; remove `{name}`")]
-    NotYet {
-        /// The key.
-        name: &'static str,
-        /// Where it stands.
-        origin: String,
-        /// What the key would be for, and its verb.
-        what: &'static str,
-    },
     /// Two ways of saying one thing.
     #[error("{one} and {two} say two things about one; remove one of them")]
     Conflict {

@@ -2,7 +2,7 @@
 
 use super::{
     Config, env,
-    keys::{self, Key, PLANNED},
+    keys::{self, Key},
     layers::{json, pointer},
 };
 use serde_json::Value;
@@ -87,9 +87,6 @@ pub fn reference() -> String {
         page,
         "| `{old}` | The old name of `INFERNO_OPERATIONS_ADDR`: works with a warning, and loses to the new one. |"
     );
-    page.push_str("\n## Not in this version yet\n\nRefused with a sentence that says so:");
-    let planned: Vec<String> = PLANNED.iter().map(|(name, _)| format!(" `{name}`")).collect();
-    let _ = writeln!(page, "{}.", planned.join(","));
     page
 }
 

@@ -177,6 +177,8 @@ pub struct ProxyConfig {
     pub timeouts: ProxyTimeouts,
     /// When another backend is asked.
     pub retry: ProxyRetry,
+    /// Who may use the traffic port; none: anyone.
+    pub keys_file: Option<PathBuf>,
     /// TLS for clients.
     pub tls: ProxyTls,
     /// How long running requests may take to finish after SIGTERM.
@@ -375,6 +377,7 @@ impl Default for ProxyConfig {
             limits: ProxyLimits::default(),
             timeouts: ProxyTimeouts::default(),
             retry: ProxyRetry::default(),
+            keys_file: None,
             tls: ProxyTls::default(),
             drain_timeout_ms: 30_000,
         }

@@ -144,17 +144,6 @@ fn a_table_is_no_key_and_a_key_no_table() {
 }
 
 #[test]
-fn planned_keys_are_refused_as_such() {
-    let texts = ["API keys are not in this version yet", "proxy.keys_file"];
-    assert_says(&error(&[], &["proxy.keys_file=x"], None), &texts);
-    assert_says(&error(&[("INFERNO_PROXY__KEYS_FILE", "x")], &[], None), &texts);
-    assert_says(&error(&[], &[], Some("[proxy]\nkeys_file = \"x\"")), &texts);
-    for (name, _) in keys::PLANNED {
-        assert!(keys::find(name).is_none(), "{name} is there: no longer planned");
-    }
-}
-
-#[test]
 fn wrong_values_name_their_origin_and_say_what_to_write() {
     let of = |set: &str| error(&[], &[set], None);
     assert_says(

@@ -298,7 +298,7 @@ async fn off_loopback_an_open_registration_refuses_to_start() {
     let everywhere: SocketAddr = ([0, 0, 0, 0], 0).into();
     let open = proxy_like(OperationsServer::new(MetricsCollector::new(), everywhere)).start().await;
     let error = open.expect_err("refused").to_string();
-    assert!(error.contains("registration.secret_files"), "{error}");
+    assert!(error.contains("set registration.secret_file, or"), "{error}");
     let meant = proxy_like(OperationsServer::new(MetricsCollector::new(), everywhere))
         .with_secrets(Secrets::default(), true)
         .start()

@@ -19,7 +19,8 @@ pub fn authorize(
             Ok(())
         } else {
             Err(Refusal::Forbidden(
-                "without registration.secret_files only loopback callers may register".into(),
+                "without a secret (registration.secret_file) only loopback callers may register"
+                    .into(),
             ))
         };
     }
@@ -47,7 +48,9 @@ pub fn check_address(
         return refuse("unspecified, multicast, link-local and metadata addresses are refused");
     }
     if loopback_only && !ip.is_loopback() {
-        return refuse("without registration.secret_files only loopback addresses may register");
+        return refuse(
+            "without a secret (registration.secret_file) only loopback addresses may register",
+        );
     }
     if !allowed.iter().any(|network| network.contains(&ip)) {
         return refuse("outside registration.allowed_networks");

@@ -5,7 +5,7 @@
 
 use super::spans::Hop;
 use http::HeaderValue;
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, sync::Arc, time::Duration};
 use tracing::Span;
 
 /// The target of request lines, for filters: `log.level=info,inferno::request=off`.
@@ -43,6 +43,11 @@ pub const FIELDS: &[Field] = &[
         "both",
         "the endpoint: `chat_completions`, `completions`, `models`, …; `unknown` for any other path",
     ),
+    field(
+        "key_id",
+        "proxy",
+        "the id of the API key that it came with, if it is one of ours (`inferno key list` has its name)",
+    ),
     field("model", "both", "the model, if one that is served was asked for"),
     field("stream", "both", "`true` if the answer was a stream of events"),
     field("status", "both", "the answer's status; 499 if the client left before there was one"),
@@ -67,6 +72,7 @@ pub const FIELDS: &[Field] = &[
 #[expect(missing_docs, reason = "each is described in FIELDS")]
 pub struct RequestLine {
     pub route: &'static str,
+    pub key_id: Option<Arc<str>>,
     pub model: Option<String>,
     pub stream: bool,
     pub status: u16,
@@ -93,6 +99,7 @@ impl RequestLine {
             target: TARGET,
             parent: span,
             route = self.route,
+            key_id = self.key_id.as_deref(),
             model = self.model,
             stream = self.stream.then_some(true),
             status = self.status,
@@ -151,7 +158,7 @@ pub fn reference() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
     use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
     /// Notes the names of the fields that events and spans of a request can have.
