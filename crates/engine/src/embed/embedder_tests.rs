@@ -181,7 +181,8 @@ fn a_small_request_passes_a_large_one() {
     let embedder = tiny();
     let large = embedder.submit(much()).unwrap();
     embedder.submit(vec![vec![1]]).unwrap().blocking_finished().unwrap();
-    assert!(embedder.stats().running() + embedder.stats().waiting() > 0, "the large one goes on");
+    let steps = embedder.stats().steps_total();
+    assert!(steps < 100, "it waited for {steps} steps of the other's 160");
     assert_eq!(large.blocking_finished().unwrap().vectors.len(), INPUTS_MAX);
     assert_eq!(embedder.stats().prompt_tokens_total(), 40 * 2048 + 1);
 }
