@@ -26,6 +26,10 @@ lint:
 bench-decode *ARGS:
     cargo bench -p inferno-benches --bench decode -- {{ARGS}}
 
+# Texts embedded per second against candle-transformers on the same directory, interleaved
+bench-embeddings *ARGS:
+    cargo bench -p inferno-benches --bench embeddings -- {{ARGS}}
+
 # What a request's log line costs, beside tracing-subscriber's own JSON
 bench-log *ARGS:
     cargo bench -p inferno-benches --bench log_lines -- {{ARGS}}

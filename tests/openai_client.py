@@ -1,11 +1,12 @@
-"""What a user's program does with the official client: usage: openai_client.py URL MODEL"""
+"""What a user's program does with the official client: usage: openai_client.py URL MODEL EMBEDDING_MODEL"""
 
+import math
 import sys
 
 import openai
 import pydantic
 
-url, model = sys.argv[1:]
+url, model, embedding_model = sys.argv[1:]
 client = openai.OpenAI(base_url=url, api_key="unused", max_retries=0)
 messages = [{"role": "user", "content": "What is the capital of Japan? Answer in one sentence."}]
 expected = "The capital of Japan is Tokyo."
@@ -88,7 +89,21 @@ anything = client.chat.completions.create(
 assert anything.choices[0].message.content.startswith("{"), anything
 print("structured", end=" ")
 
-assert [m.id for m in client.models.list()] == [model]
+texts = ["The capital of Japan is Tokyo.", "Tokyo is Japan's capital city.", "A bicycle needs oil."]
+# Asks for base64 by itself, and turns it into numbers.
+vectors = [item.embedding for item in client.embeddings.create(model=embedding_model, input=texts).data]
+listed = client.embeddings.create(model=embedding_model, input=texts, encoding_format="float", dimensions=384)
+assert [item.index for item in listed.data] == [0, 1, 2]
+for ours, item in zip(vectors, listed.data):
+    assert len(ours) == 384 and max(abs(a - b) for a, b in zip(ours, item.embedding)) < 1e-7
+near, far = (sum(a * b for a, b in zip(vectors[0], other)) for other in vectors[1:])
+assert near > 0.9 and far < 0.2 and math.isclose(sum(x * x for x in vectors[0]), 1, abs_tol=1e-5), (near, far)
+raw = client.embeddings.create(model=embedding_model, input=texts[0], encoding_format="base64")
+assert isinstance(raw.data[0].embedding, str) and len(raw.data[0].embedding) == 2048, raw
+assert raw.usage.prompt_tokens == raw.usage.total_tokens == 9, raw.usage
+print("embeddings", end=" ")
+
+assert sorted(m.id for m in client.models.list()) == sorted([model, embedding_model])
 assert client.models.retrieve(model).id == model
 print("models", end=" ")
 
@@ -102,4 +117,9 @@ try:
     raise AssertionError("no error")
 except openai.BadRequestError as error:
     assert error.param == "temperature", error
+try:
+    client.embeddings.create(model=embedding_model, input="long " * 300)
+    raise AssertionError("no error")
+except openai.BadRequestError as error:
+    assert error.code == "context_length_exceeded" and error.param == "input", error
 print("errors")

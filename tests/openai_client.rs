@@ -1,6 +1,6 @@
 //! The official `openai` Python client runs through the proxy, as a user's program would.
 
-use inferno_tests::{MODEL, fleet::Fleet};
+use inferno_tests::{EMBEDDING_MODEL, MODEL, embedding_model_path, fleet::Fleet};
 use std::{fs::File, path::PathBuf, process::Command};
 
 /// Pinned: what the client sends and expects changes with its versions.
@@ -28,18 +28,22 @@ fn installed() -> PathBuf {
 
 #[tokio::test]
 async fn the_official_client_works() {
-    let fleet = Fleet::start(1).await;
+    let mut fleet = Fleet::start(1).await;
+    embedding_model_path();
+    fleet.add_backend(&[&format!("backend.model={EMBEDDING_MODEL}")]);
+    fleet.wait_for_state("backend-2", "ready").await;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/openai_client.py");
     let url = format!("http://{}/v1", fleet.traffic);
     let run = tokio::task::spawn_blocking(move || {
         Command::new("python3")
             .arg(script)
-            .args([&url, MODEL])
+            .args([&url, MODEL, EMBEDDING_MODEL])
             .env("PYTHONPATH", installed())
             .output()
     });
     let output = run.await.expect("ran").expect("python3 runs");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(said.trim(), "chat stream completions lists n structured models errors", "{said}");
+    let parts = "chat stream completions lists n structured embeddings models errors";
+    assert_eq!(said.trim(), parts, "{said}");
 }

@@ -72,66 +72,24 @@ pub enum SafetensorsError {
         /// Why.
         source: WeightError,
     },
-    /// No memory for a copy of data that cannot be read where it is.
-    #[error(
-        "the data begins at byte {offset}, where floats cannot be read, and cannot be copied: {source}"
-    )]
-    Copy {
-        /// Where the data begins.
-        offset: usize,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
 }
-
-/// What the data is a multiple of bytes away from the file's beginning, for it to be read in place.
-const ALIGNMENT: usize = 8;
 
 /// An open safetensors file.
 pub struct SafetensorsFile {
     map: Arc<MappedFile>,
-    /// Bytes of the file before those of the map.
-    skipped: usize,
     tensors: BTreeMap<String, TensorPlace>,
     used: BTreeSet<String>,
 }
 
 impl SafetensorsFile {
-    /// Maps the file and reads its header. Old writers let the data begin at any byte: then it is copied.
+    /// Maps the file and reads its header.
     ///
     /// # Errors
     /// The outer error when it cannot be mapped, the inner one when it is no safetensors file.
     pub fn open(path: &Path) -> std::io::Result<Result<Self, SafetensorsError>> {
-        let map = MappedFile::open(path)?;
-        Ok(parse_header(&map).and_then(|(data, tensors)| Self::new(map, data, tensors)))
-    }
-
-    fn new(
-        map: MappedFile,
-        data: usize,
-        tensors: BTreeMap<String, TensorPlace>,
-    ) -> Result<Self, SafetensorsError> {
-        let (map, skipped) = match data.is_multiple_of(ALIGNMENT) || data == map.len() {
-            true => (map, 0),
-            false => {
-                let copy = MappedFile::copied(&map[data..]);
-                let refused = |source| SafetensorsError::Copy { offset: data, source };
-                (copy.map_err(refused)?, data)
-            }
-        };
-        Ok(Self { map: Arc::new(map), skipped, tensors, used: BTreeSet::new() })
-    }
-
-    /// Bytes of the map.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.map.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
+        let map = Arc::new(MappedFile::open(path)?);
+        let parsed = parse_header(&map);
+        Ok(parsed.map(|(_, tensors)| Self { map, tensors, used: BTreeSet::new() }))
     }
 
     /// Whether there is a tensor of that name.
@@ -198,8 +156,7 @@ impl SafetensorsFile {
                 return Err(wrong(place.start, reason));
             }
         };
-        let start = place.start - self.skipped;
-        let bytes = &self.map[start..place.end - self.skipped];
+        let bytes = &self.map[place.start..place.end];
         if let Some(at) = first_not_finite(bytes, place.dtype) {
             return Err(wrong(
                 place.start,
@@ -207,7 +164,7 @@ impl SafetensorsFile {
             ));
         }
         let (rows, cols) = (shape[..shape.len() - 1].iter().product(), shape[shape.len() - 1]);
-        let weight = Weight::mapped(Arc::clone(&self.map), start, dtype, rows, cols)
+        let weight = Weight::mapped(Arc::clone(&self.map), place.start, dtype, rows, cols)
             .map_err(|source| SafetensorsError::Weight { name: name.into(), source })?;
         self.used.insert(name.into());
         Ok(weight)

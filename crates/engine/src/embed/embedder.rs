@@ -102,6 +102,7 @@ impl Embedder {
         let began = Instant::now();
         let loaded = load(&source.path, &options)?;
         let cpu = Cpu::new(options.threads).map_err(LoadError::Threads)?;
+        cpu.repack(loaded.encoder.weights());
         let config = loaded.encoder.config();
         let info = ModelInfo {
             id: source.id,

@@ -75,6 +75,14 @@ impl Encoder {
         &self.config
     }
 
+    /// The matrices that inputs are multiplied with.
+    pub fn weights(&self) -> impl Iterator<Item = &Weight> {
+        self.layers.iter().flat_map(|layer| {
+            let others = [&layer.output, &layer.up, &layer.down].map(|dense| &dense.weight[0]);
+            layer.qkv.iter().chain(others)
+        })
+    }
+
     /// The vector of each text, `[texts][hidden]`.
     ///
     /// # Panics

@@ -53,10 +53,10 @@ pub enum EncoderError {
     },
     /// The memory does not suffice. Sizes in bytes.
     #[error(
-        "not enough memory for the encoder: {needed} bytes of buffers, {available} are available"
+        "not enough memory for the encoder: {needed} bytes of weights and buffers, {available} are available"
     )]
     Memory {
-        /// What the buffers of the largest step take.
+        /// What the weights and the buffers of the largest step take.
         needed: u64,
         /// What there is.
         available: u64,

@@ -10,6 +10,7 @@ use crate::load::Survey;
 use crate::memory;
 use crate::safetensors::{SafetensorsError, SafetensorsFile};
 use crate::worker::STEP_TOKENS_MAX;
+use inferno_kernels::cpu::Weight;
 use std::path::Path;
 
 /// Parts of checkpoints that no sentence's vector is made with: `position_ids` counts from 0, the others are
@@ -30,8 +31,10 @@ pub(super) fn load(path: &Path, options: &EngineOptions) -> Result<Loaded, Encod
     let folder = Folder(path);
     let (encoder, file) = read_encoder(&folder, options)?;
     let tokenizer = TextTokenizer::load(&folder, encoder.config.vocab)?;
-    let budget = budget(&encoder.config, &file);
-    let (needed, available) = (budget[1].bytes, memory::available().bytes);
+    let budget = budget(&encoder);
+    // The words' embeddings stay in the map, whose pages the system may take back.
+    let needed = budget[1..].iter().map(|line| line.bytes).sum();
+    let available = memory::available().bytes;
     if needed > available {
         return Err(EncoderError::Memory { needed, available });
     }
@@ -65,9 +68,14 @@ pub(super) fn step_tokens(config: &EncoderConfig) -> usize {
     STEP_TOKENS_MAX.max(config.tokens_max)
 }
 
-fn budget(config: &EncoderConfig, file: &SafetensorsFile) -> Vec<BudgetLine> {
-    let activations = Scratch::bytes(config, step_tokens(config));
-    let lines = [("weights (mapped, shared)", file.len()), ("activations (at most)", activations)];
+fn budget(encoder: &Encoder) -> Vec<BudgetLine> {
+    let activations = Scratch::bytes(&encoder.config, step_tokens(&encoder.config));
+    let repacked = encoder.weights().map(Weight::repacked_bytes).sum();
+    let lines = [
+        ("word embeddings (mapped, shared)", encoder.words.bytes()),
+        ("weights (repacked)", repacked),
+        ("activations (at most)", activations),
+    ];
     lines.map(|(name, bytes)| BudgetLine { name, bytes: bytes as u64 }).to_vec()
 }
 
@@ -165,12 +173,7 @@ impl Tensors<'_> {
         Ok(Norm { weight, bias: self.vector(name, "bias", width)? })
     }
 
-    fn matrix(
-        &mut self,
-        name: &str,
-        rows: usize,
-        cols: usize,
-    ) -> Result<inferno_kernels::cpu::Weight, SafetensorsError> {
+    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight, SafetensorsError> {
         self.file.matrix(&format!("{}{name}.weight", self.prefix), rows, cols)
     }
 
