@@ -92,7 +92,7 @@ fn random_tokens_come_out_whole(tokenizer: &Tokenizer) {
         broken += usize::from(whole.contains(char::REPLACEMENT_CHARACTER));
         let stop: String = whole.chars().skip(20).take(3).collect();
         let ends = whole.find(&stop).filter(|_| !stop.is_empty());
-        let mut output = OutputText::new(ends.map(|_| stop).into_iter().collect());
+        let mut output = OutputText::new(ends.map(|_| stop).into_iter().collect(), false);
         let (mut shown, mut stopped) = (String::new(), false);
         for id in ids {
             if !stopped {
