@@ -18,7 +18,7 @@ pub(super) fn copy(
     progress.begin("copying", Some(store::bytes_of(from)?));
     if !store::is_folder(from) {
         return copy_file(from, StagedFile::create(partial)?, &mut |bytes| {
-            progress.advance_to(bytes)
+            progress.advance_to(bytes);
         });
     }
     let mut folder = StagedFolder::create(partial)?;

@@ -217,7 +217,7 @@ impl Worker {
 
 impl Job {
     /// Answers. Nobody may be listening any more, which is no failure.
-    fn finish(self: Box<Self>, now: Instant) {
+    fn finish(self, now: Instant) {
         let started = self.started.unwrap_or(now);
         let timings = Timings {
             queue: started.saturating_duration_since(self.submitted),

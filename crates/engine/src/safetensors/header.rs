@@ -158,7 +158,7 @@ fn place(tensor: &WireTensor<'_>, data: usize, len: usize) -> Result<TensorPlace
     }
     if end - begin != bytes as u64 {
         let found = end - begin;
-        return refuse(format!("{:?} of {dtype:?} takes {bytes} bytes, and it has {found}", shape));
+        return refuse(format!("{shape:?} of {dtype:?} takes {bytes} bytes, and it has {found}"));
     }
     Ok(TensorPlace { dtype, shape, start: data + begin as usize, end: data + end as usize })
 }
