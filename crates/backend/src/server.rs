@@ -21,7 +21,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulConnection, GracefulShutdown},
 };
-use inferno_engine::Engine;
+use inferno_engine::{CacheSalt, Engine};
 use inferno_shared::{
     MetricsCollector, config::BackendConfig, identity::unix_ms, membership::Token,
 };
@@ -32,6 +32,8 @@ use tracing::{Instrument, Span};
 
 /// The header in which a proxy presents the token of its lease.
 const TOKEN_HEADER: &str = "x-inferno-token";
+/// Whose request it is, from the proxy, which lets no client say so.
+const TENANT_HEADER: &str = "x-inferno-tenant";
 /// A client must send its header within this time, and its body within as much again.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections served at once; more wait in the listen queue.
@@ -224,9 +226,11 @@ impl Service {
         prepare: fn(&Engine, &mut Fields, u64) -> Result<Answer, ApiError>,
     ) -> Result<Reply, ApiError> {
         exchange.generates(self.metrics.observe(self.collector.request_started()));
+        let tenant = request.headers().get(TENANT_HEADER);
+        let salt = tenant.map(|tenant| CacheSalt::of(tenant.as_bytes()));
         let body = self.read(request).await?;
         exchange.received(body.len());
-        let (answer, choices) = self.submit(body, created, prepare).await?;
+        let (answer, choices) = self.submit(body, created, salt, prepare).await?;
         exchange.submitted(&self.served.info().id, answer.prompt_tokens());
         if answer.streams() {
             return Ok(Reply::Events(Box::new(answer), choices));
@@ -264,10 +268,11 @@ impl Service {
         &self,
         body: Bytes,
         created: u64,
+        salt: Option<CacheSalt>,
         prepare: fn(&Engine, &mut Fields, u64) -> Result<Answer, ApiError>,
     ) -> Result<(Answer, Choices), ApiError> {
         self.off_thread(move |engine| {
-            let answer = prepare(engine, &mut Fields::parse(&body)?, created)?;
+            let answer = prepare(engine, &mut Fields::parse(&body)?, created)?.salted(salt);
             let fingerprint = engine.fingerprint().map(|fingerprint| fingerprint.to_string());
             let choices = Choices::submit(engine, answer.requests());
             let choices = choices.map_err(|error| answer.refusal(error))?;

@@ -18,7 +18,8 @@ Examples:
   inferno top                          the same, live
   inferno doctor                       what stands in the way on this machine
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 different, 4 another fingerprint, 130 interrupted.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 different,
+4 another fingerprint, 130 interrupted.";
 
 /// LLM inference on your own machines: one proxy, backends that find it by themselves, an
 /// OpenAI-compatible API.

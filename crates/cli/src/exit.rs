@@ -38,6 +38,7 @@ mod tests {
     #[test]
     fn help_names_every_code() {
         let help = crate::args::Cli::command().render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         let codes = CODES.iter().map(|(code, name, _)| format!("{code} {name}"));
         let sentence = format!("Exit codes: {}.", codes.collect::<Vec<_>>().join(", "));
         assert!(help.contains(&sentence), "{sentence} is not in {help}");

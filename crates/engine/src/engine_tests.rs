@@ -308,8 +308,19 @@ fn chats_need_a_template() {
 #[test]
 fn golden_logits() {
     assert_eq!(crate::NUMERICS_VERSION, 2);
-    assert_eq!(logits_of(GgmlDType::Q4_1), "cc244b72b4946f5a");
-    assert_eq!(logits_of(GgmlDType::Q5_0), "af098db800ea8e80");
+    let golden = [
+        (GgmlDType::Q4_0, "1e6df5a70ebc5f95"),
+        (GgmlDType::Q4_1, "e6df0ba722006e81"),
+        (GgmlDType::Q5_0, "693261413e5eccf5"),
+        (GgmlDType::Q5_1, "8f1831e3458ca411"),
+        (GgmlDType::Q8_0, "67ec86e9d3733f64"),
+        (GgmlDType::F16, "e991a7d149d3a813"),
+        (GgmlDType::F32, "c65abd9fc6dba7b9"),
+    ];
+    assert_eq!(
+        golden.map(|(dtype, _)| (dtype, logits_of(dtype))),
+        golden.map(|(dtype, hash)| (dtype, hash.to_owned()))
+    );
 }
 
 /// The beginning of a hash of the log-probabilities of a greedy answer, by a model of this type.

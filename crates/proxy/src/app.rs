@@ -222,5 +222,10 @@ fn outgoing(header: &RequestHeader, exchange: &Exchange, body: Bytes) -> Outgoin
     let target = header.uri.path_and_query().map_or("/", |target| target.as_str());
     let state = exchange.tracestate.as_ref();
     let headers = headers::to_backend(&header.headers, &exchange.request_id, state);
-    OutgoingRequest::new(&header.method, target, headers, body, exchange.route.is_replayable())
+    let replayable = exchange.route.is_replayable();
+    let request = OutgoingRequest::new(&header.method, target, headers, body, replayable);
+    match &exchange.line.key_id {
+        Some(id) => request.with(headers::TENANT, id.as_bytes()),
+        None => request,
+    }
 }

@@ -5,6 +5,9 @@ use inferno_shared::telemetry::trace_context::{TRACEPARENT, TRACESTATE};
 
 /// Brings a lease's token to its backend.
 pub(crate) const TOKEN: &str = "x-inferno-token";
+/// Tells a backend whose request it is, by the id of the API key: cached prefixes are not shared between keys,
+/// for how long an answer takes would tell one what another asked.
+pub(crate) const TENANT: &str = "x-inferno-tenant";
 /// Names a request in every log it passes.
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Header fields between proxy and backend. A client may neither send nor see them.

@@ -8,7 +8,9 @@ use super::{
 };
 use crate::{exchange::Exchange, metrics::Observed};
 use bytes::Bytes;
-use inferno_engine::{Finish, GenerationEvent, GenerationRequest, SubmitError, TokenLogprob};
+use inferno_engine::{
+    CacheSalt, Finish, GenerationEvent, GenerationRequest, SubmitError, TokenLogprob,
+};
 use inferno_shared::identity::random_hex;
 use serde_json::{Value, json};
 
@@ -120,6 +122,12 @@ impl Answer {
     #[must_use]
     pub fn signed(mut self, fingerprint: Option<String>) -> Self {
         self.fingerprint = fingerprint;
+        self
+    }
+
+    /// With whom it shares cached prefixes.
+    pub fn salted(mut self, salt: Option<CacheSalt>) -> Self {
+        self.request.cache_salt = salt;
         self
     }
 

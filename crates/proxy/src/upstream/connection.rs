@@ -42,6 +42,12 @@ impl OutgoingRequest {
         head::field(&mut head, "content-length", body.len().to_string().as_bytes());
         Self { head, body, replayable }
     }
+
+    /// The same with one more field, which [`head::field`] can write.
+    pub(crate) fn with(mut self, name: &str, value: &[u8]) -> Self {
+        head::field(&mut self.head, name, value);
+        self
+    }
 }
 
 /// What of a request's header differs by node and attempt.

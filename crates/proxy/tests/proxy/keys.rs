@@ -202,7 +202,9 @@ async fn a_key_has_the_models_it_lists_and_does_not_learn_of_others() {
     }
     let allowed = post("/v1/chat/completions", r#"{"model":"org/n"}"#);
     let mut client = proxy.send(bearer(&allowed, &only_n).as_bytes()).await;
-    let (mut upstream, _) = backend.receive().await;
+    let (mut upstream, request) = backend.receive().await;
+    let tenant = request.headers["x-inferno-tenant"].to_string();
+    assert!(bearer("", &only_n).contains(&tenant) && tenant.len() == 8, "the key's id: {tenant}");
     upstream.say(ok("{}")).await;
     assert_eq!(client.message().await.status(), 200);
 }
