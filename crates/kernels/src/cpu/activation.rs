@@ -54,42 +54,65 @@ instantiate!(fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) = silu_mul_b
 instantiate!(fn gelu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) = gelu_mul_body);
 instantiate!(fn softcap(x: &mut [f32], cap: f32) = softcap_body);
 
-#[inline(always)]
-fn silu_mul_body(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    gated_body(gate, up, out, |gate| gate.mul(Lanes::splat(-1.0)));
+/// `x / (1 + e^exponent(x))`. Not a closure: one that is not inlined is compiled for any processor.
+trait Gate {
+    fn exponent(gate: Lanes) -> Lanes;
+}
+
+struct Silu;
+
+impl Gate for Silu {
+    #[inline(always)]
+    fn exponent(gate: Lanes) -> Lanes {
+        gate.mul(Lanes::splat(-1.0))
+    }
 }
 
 /// `0.5 · (1 + tanh u)` is `1 / (1 + e^−2u)`, so that GELU is a SiLU with another exponent.
-#[inline(always)]
-fn gelu_mul_body(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    /// −2 · √(2/π).
-    const SLOPE: f32 = -2.0 * 0.797_884_6;
-    gated_body(gate, up, out, |gate| {
+struct GeluTanh;
+
+impl Gate for GeluTanh {
+    #[inline(always)]
+    fn exponent(gate: Lanes) -> Lanes {
+        /// −2 · √(2/π).
+        const SLOPE: f32 = -2.0 * 0.797_884_6;
         let cubic = gate.mul(gate).mul_add(Lanes::splat(0.044_715), Lanes::splat(1.0));
         gate.mul(Lanes::splat(SLOPE)).mul(cubic)
-    });
+    }
 }
 
-/// `out = gate · up / (1 + e^exponent(gate))`.
 #[inline(always)]
-fn gated_body(gate: &[f32], up: &[f32], out: &mut [f32], exponent: impl Fn(Lanes) -> Lanes) {
-    let of_lanes = |gate: Lanes, up: Lanes| {
-        let exps = exponent(gate).exp();
-        let mut value = gate.mul(up);
-        for lane in 0..LANES {
-            value.0[lane] /= 1.0 + exps.0[lane];
-        }
-        value
-    };
+fn silu_mul_body(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    gated_body::<Silu>(gate, up, out);
+}
+
+#[inline(always)]
+fn gelu_mul_body(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    gated_body::<GeluTanh>(gate, up, out);
+}
+
+#[inline(always)]
+fn gated_body<G: Gate>(gate: &[f32], up: &[f32], out: &mut [f32]) {
     let whole = out.len() / LANES * LANES;
     for start in (0..whole).step_by(LANES) {
-        let value = of_lanes(Lanes::load(&gate[start..]), Lanes::load(&up[start..]));
+        let value = gated_lanes::<G>(Lanes::load(&gate[start..]), Lanes::load(&up[start..]));
         value.store(&mut out[start..]);
     }
-    let rest = of_lanes(Lanes::load_partial(&gate[whole..]), Lanes::load_partial(&up[whole..]));
-    for (out, value) in out[whole..].iter_mut().zip(rest.0) {
+    let (gate, up) = (Lanes::load_partial(&gate[whole..]), Lanes::load_partial(&up[whole..]));
+    for (out, value) in out[whole..].iter_mut().zip(gated_lanes::<G>(gate, up).0) {
         *out = value;
     }
+}
+
+/// `up · gate / (1 + e^exponent(gate))`.
+#[inline(always)]
+fn gated_lanes<G: Gate>(gate: Lanes, up: Lanes) -> Lanes {
+    let exps = G::exponent(gate).exp();
+    let mut value = gate.mul(up);
+    for lane in 0..LANES {
+        value.0[lane] /= 1.0 + exps.0[lane];
+    }
+    value
 }
 
 #[inline(always)]
