@@ -8,7 +8,10 @@ fuzz_target!(|file: &[u8]| {
     let Ok((data, tensors)) = parse_header(file) else { return };
     let mut covered = 0;
     for (name, place) in &tensors {
-        assert!(data <= place.start && place.start <= place.end && place.end <= file.len(), "{name:?}");
+        assert!(
+            data <= place.start && place.start <= place.end && place.end <= file.len(),
+            "{name:?}"
+        );
         let numbers: usize = place.shape.iter().product();
         assert_eq!(numbers * place.dtype.bytes(), place.end - place.start, "{name:?}");
         covered += place.end - place.start;

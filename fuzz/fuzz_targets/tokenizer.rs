@@ -17,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
     // The same bytes as tokens of an answer.
     let ids = bytes.iter().map(|byte| u32::from(*byte));
     let whole: Vec<u8> = ids.clone().flat_map(|id| tokenizer.visible_bytes(id)).copied().collect();
-    let mut output = OutputText::new(Vec::new());
+    let mut output = OutputText::new(Vec::new(), false);
     let mut shown: String = ids.map(|id| output.push(tokenizer.visible_bytes(id)).0).collect();
     shown += &output.finish().0;
     assert_eq!(shown, String::from_utf8_lossy(&whole));
