@@ -113,7 +113,7 @@ impl Cpu {
             with_buffer(3 * count * dim, |buffer| {
                 let (packed, rest) = buffer.split_at_mut(count * dim);
                 let (span_out, sum) = rest.split_at_mut(count * dim);
-                part.pack(packed);
+                part.pack(self.level(), packed);
                 sum.fill(0.0);
                 let mut softmax = [Softmax::EMPTY; QUERIES_MAX];
                 for span in part.spans() {
@@ -164,7 +164,7 @@ impl Cpu {
             let mut softmax = [Softmax::EMPTY; QUERIES_MAX];
             with_buffer(2 * count * dim, |buffer| {
                 let (packed, span_out) = buffer.split_at_mut(count * dim);
-                part.pack(packed);
+                part.pack(self.level(), packed);
                 walk::span(self.level(), &part, span, packed, &mut softmax, span_out);
                 for (query, softmax) in softmax[..count].iter().enumerate() {
                     // SAFETY: each span of each part is computed by one thread.

@@ -3,15 +3,30 @@
 use super::attention::{Attention, QUERIES_MAX, SPAN_BLOCKS};
 use super::kv_cache::{BLOCK_TOKENS, KvCache, Places, Tile};
 use super::lanes::{LANES, Lanes, exp};
-use super::level::instantiate;
-use super::simd::{Simd, instantiate_simd};
+use super::level::{Level, Tier, instantiate};
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Avx2, Avx512};
+use super::simd::{Plain, Simd, instantiate_simd};
 use std::ops::Range;
 
 /// Keys of a span.
 pub(super) const SPAN_TOKENS: usize = SPAN_BLOCKS * BLOCK_TOKENS;
 
-/// Most queries whose sums are kept in registers at a time.
-const GROUP: usize = 4;
+/// Most queries whose sums are kept in registers at a time: what they share, they load once.
+const fn group_of<S: Simd>() -> usize {
+    if S::WIDE { 8 } else { 4 }
+}
+
+/// The queries that are packed together at this level.
+fn group(level: Level) -> usize {
+    match level.tier() {
+        Tier::Plain => group_of::<Plain>(),
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx2 => group_of::<Avx2>(),
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx512 => group_of::<Avx512>(),
+    }
+}
 
 /// Chains of additions in a score, each over a quarter of the head.
 const CHAINS: usize = 4;
@@ -64,11 +79,11 @@ impl Part<'_> {
         (self.tile.first + index / self.heads, self.first_head + index % self.heads)
     }
 
-    /// The queries, scaled: those of a [`GROUP`] side by side, `[head_dim, group]`, group after group.
-    pub(super) fn pack(&self, packed: &mut [f32]) {
-        let (dim, count) = (self.head_dim(), self.queries());
-        for first in (0..count).step_by(GROUP) {
-            let width = GROUP.min(count - first);
+    /// The queries, scaled: those of a [`group`] side by side, `[head_dim, group]`, group after group.
+    pub(super) fn pack(&self, level: Level, packed: &mut [f32]) {
+        let (dim, count, group) = (self.head_dim(), self.queries(), group(level));
+        for first in (0..count).step_by(group) {
+            let width = group.min(count - first);
             let packed = &mut packed[first * dim..][..width * dim];
             for lane in 0..width {
                 let (row, head) = self.query(first + lane);
@@ -137,8 +152,8 @@ fn span_body<S: Simd>(
     for block in blocks {
         let (keys, values) = head(block);
         let next = head((block + 1).min(seen.end - 1));
-        for first in (0..count).step_by(GROUP) {
-            let width = GROUP.min(count - first);
+        for first in (0..count).step_by(group_of::<S>()) {
+            let width = group_of::<S>().min(count - first);
             let group = Group {
                 softcap: part.spec.softcap,
                 start: block * BLOCK_TOKENS,
@@ -154,7 +169,11 @@ fn span_body<S: Simd>(
                 1 => group.step::<S, 1>(simd, softmax, out),
                 2 => group.step::<S, 2>(simd, softmax, out),
                 3 => group.step::<S, 3>(simd, softmax, out),
-                _ => group.step::<S, 4>(simd, softmax, out),
+                4 => group.step::<S, 4>(simd, softmax, out),
+                5 => group.step::<S, 5>(simd, softmax, out),
+                6 => group.step::<S, 6>(simd, softmax, out),
+                7 => group.step::<S, 7>(simd, softmax, out),
+                _ => group.step::<S, 8>(simd, softmax, out),
             }
         }
     }
@@ -201,7 +220,7 @@ impl Group<'_> {
             }
             seen = seen.max(to);
             let out = &mut out[query * dim..][..dim];
-            soften(weights, from..to, self.softcap, &mut softmax[query], out);
+            soften(simd, weights, from..to, self.softcap, &mut softmax[query], out);
         }
         self.add_values::<S, R>(simd, &weights, seen, out);
     }
@@ -306,8 +325,8 @@ impl Group<'_> {
         out: &mut [f32],
     ) {
         let columns = match (S::WIDE, R) {
-            (true, _) | (false, 1) => 4,
-            (false, 2) => 2,
+            (true, ..=4) | (false, 1) => 4,
+            (true, _) | (false, 2) => 2,
             (false, _) => 1,
         };
         let chunks = self.keys.len() / LANES;
@@ -400,7 +419,8 @@ fn accumulate<S: Simd, const R: usize, const T: usize>(
 /// Turns the scores of a block, of which `visible` count, into weights; where they hold a new largest one, what
 /// was summed before shrinks.
 #[inline(always)]
-fn soften(
+fn soften<S: Simd>(
+    simd: S,
     scores: &mut [f32; BLOCK_TOKENS],
     visible: Range<usize>,
     softcap: Option<f32>,
@@ -420,7 +440,7 @@ fn soften(
                 if visible.start <= key && key < visible.end { *score } else { f32::NEG_INFINITY };
         }
         *scores = lanes.0;
-        block_largest = block_largest.max(lanes.max_lane());
+        block_largest = block_largest.max(simd.largest(simd.load(scores)));
     }
     if block_largest > softmax.largest {
         let shrink = exp(softmax.largest - block_largest);
@@ -430,8 +450,8 @@ fn soften(
     }
     for scores in tiles {
         let exps = Lanes(*scores).add(Lanes::splat(-softmax.largest)).exp();
-        softmax.total += exps.sum();
         *scores = exps.0;
+        softmax.total += simd.sum(simd.load(scores));
     }
 }
 

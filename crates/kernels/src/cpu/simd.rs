@@ -28,6 +28,10 @@ pub(super) trait Simd: Copy {
     /// `a · b + c` with one rounding.
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// All of them, in the order of [`Lanes::sum`].
+    fn sum(self, x: Self::F) -> f32;
+    /// As [`Lanes::max_lane`].
+    fn largest(self, x: Self::F) -> f32;
     /// Asks for a line of memory that will be read soon. Only a hint.
     fn prefetch(self, line: &[u16]);
 }
@@ -81,6 +85,16 @@ impl Simd for Plain {
     }
 
     #[inline(always)]
+    fn sum(self, x: Lanes) -> f32 {
+        x.sum()
+    }
+
+    #[inline(always)]
+    fn largest(self, x: Lanes) -> f32 {
+        x.max_lane()
+    }
+
+    #[inline(always)]
     fn prefetch(self, _line: &[u16]) {}
 }
 
@@ -115,6 +129,38 @@ mod x86 {
         #[inline(always)]
         pub(in crate::cpu) unsafe fn new() -> Self {
             Self(())
+        }
+    }
+
+    /// Sixteen lanes, added by halves.
+    ///
+    /// # Safety
+    /// The processor must have AVX2.
+    #[inline(always)]
+    unsafe fn sum_of_halves(low: __m256, high: __m256) -> f32 {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let eight = _mm256_add_ps(low, high);
+            let (low, high) = (_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let four = _mm_add_ps(low, high);
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+
+    /// The largest of sixteen lanes. The later operand stays where a comparison is false.
+    ///
+    /// # Safety
+    /// The processor must have AVX2.
+    #[inline(always)]
+    unsafe fn largest_of_halves(low: __m256, high: __m256) -> f32 {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let eight = _mm256_max_ps(high, low);
+            let (low, high) = (_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let four = _mm_max_ps(high, low);
+            let two = _mm_max_ps(_mm_movehl_ps(four, four), four);
+            _mm_cvtss_f32(_mm_max_ss(_mm_shuffle_ps::<1>(two, two), two))
         }
     }
 
@@ -184,6 +230,18 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn sum(self, x: Self::F) -> f32 {
+            // SAFETY: see above.
+            unsafe { sum_of_halves(x[0], x[1]) }
+        }
+
+        #[inline(always)]
+        fn largest(self, x: Self::F) -> f32 {
+            // SAFETY: see above.
+            unsafe { largest_of_halves(x[0], x[1]) }
+        }
+
+        #[inline(always)]
         fn prefetch(self, line: &[u16]) {
             // SAFETY: see above.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
@@ -239,6 +297,18 @@ mod x86 {
         fn add(self, a: __m512, b: __m512) -> __m512 {
             // SAFETY: see above.
             unsafe { _mm512_add_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn sum(self, x: __m512) -> f32 {
+            // SAFETY: see above.
+            unsafe { sum_of_halves(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x)) }
+        }
+
+        #[inline(always)]
+        fn largest(self, x: __m512) -> f32 {
+            // SAFETY: see above.
+            unsafe { largest_of_halves(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x)) }
         }
 
         #[inline(always)]
