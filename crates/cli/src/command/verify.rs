@@ -15,20 +15,22 @@ use crate::verify::{Answer, Difference, Saved, Verdict, compare};
 
 pub(crate) const EXAMPLES: &str = "\
 Save an answer, whole or streamed, and its request:
-  curl -sN http://127.0.0.1:8080/v1/chat/completions --json @request.json > answer
+  curl -sN http://localhost:8080/v1/chat/completions \\
+    --json @request.json > answer
 
 Examples:
-  inferno verify answer --request request.json    ask again, compare
-  inferno verify saved.json                       {\"request\": …, \"response\": …} in one file
-  inferno verify saved.json --url http://b:8080   does another fleet say the same?
-  inferno verify saved.json --json                the verdict for a program
+  inferno verify answer --request request.json   ask again, compare
+  inferno verify saved.json                      {\"request\", \"response\"} in one
+  inferno verify saved.json --url http://b:8080  does another fleet agree?
+  inferno verify saved.json --json               the verdict for a program
 
-Compared are the fingerprint first, then text, finish_reason, tokens and, if they were asked for,
-log-probabilities to the last bit. The request is sent with the seed that the answer tells. A chat
-template that writes today's date gives another prompt tomorrow.
+Compared are the fingerprint first, then text, finish_reason, tokens and, if
+they were asked for, log-probabilities to the last bit. The request is sent with
+the seed that the answer tells. A chat template that writes today's date gives
+another prompt tomorrow.
 
-Exit codes: 0 the same, 1 it could not be asked or read, 2 wrong usage, 3 different,
-4 another fingerprint.";
+Exit codes: 0 the same, 1 it could not be asked or read, 2 wrong usage,
+3 different, 4 another fingerprint.";
 
 /// Largest file that is read.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -36,7 +38,7 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 /// The arguments of `verify`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct VerifyArgs {
-    /// The saved answer: {\"request\", \"response\"}, or an answer's JSON or events alone
+    /// The saved answer: {"request", "response"}, or an answer's JSON or events alone
     file: PathBuf,
     /// The request that it answers, where FILE has only the answer
     #[arg(long, value_name = "FILE")]
