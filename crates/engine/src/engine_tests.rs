@@ -157,12 +157,12 @@ fn an_end_token_ends_the_answer_and_counts() {
 fn a_dropped_generation_frees_its_slot_and_blocks() {
     let engine = engine(EngineOptions { max_concurrency: 1, ..options() });
     let mut running = engine.submit(request(&[7; 100], 150)).unwrap();
-    let waiting = engine.submit(request(&[8], 10)).unwrap();
+    let waiting: Vec<_> = (0..20).map(|_| engine.submit(request(&[8], 150)).unwrap()).collect();
     assert!(matches!(running.blocking_next(), Some(GenerationEvent::Token(_))));
     drop(waiting);
     drop(running);
     until("nothing is held", || idle(&engine));
-    assert!(engine.stats().generation_tokens_total() < 150, "it was cut short");
+    assert!(engine.stats().generation_tokens_total() < 10 * 150, "most were never computed");
     assert!(collect(engine.submit(request(&[9], 5)).unwrap()).is_ok());
 }
 
