@@ -5,6 +5,7 @@ use crate::error::{LoadError, PromptError, SubmitError, panic_message};
 use crate::events;
 use crate::generation::Active;
 use crate::grammar::{Grammar, GrammarError, GrammarSource, Grammars};
+use crate::life::Owned;
 use crate::load::{Loaded, TemplateAbsence, load};
 use crate::numerics::Fingerprint;
 use crate::request::{Generation, GenerationRequest};
@@ -13,15 +14,14 @@ use crate::stats::{EngineStats, QueueLimits, Queued};
 use crate::template::{Chat, Template};
 use crate::tokenizer::Tokenizer;
 use crate::warm;
-use crate::worker::{Command, Life, STEP_TOKENS_MAX, StepScratch, Worker};
+use crate::worker::{Command, STEP_TOKENS_MAX, StepScratch, Worker};
 use inferno_kernels::Level;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
 
 /// The stack of the engine's thread: following a grammar recurses as deep as its regular expressions nest.
 const STACK_BYTES: usize = 32 << 20;
@@ -133,9 +133,7 @@ struct Inner {
     stats: Arc<EngineStats>,
     level: Level,
     queue: QueueLimits,
-    inbox: mpsc::Sender<Command>,
-    life: watch::Receiver<Life>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Owned<Command>,
 }
 
 impl Engine {
@@ -167,7 +165,6 @@ impl Engine {
         let (pool, tokenizer) = (BlockPool::new(loaded.blocks), Arc::new(loaded.tokenizer));
         let stats = Arc::new(EngineStats::new(pool.total()));
         let (inbox, commands) = mpsc::channel();
-        let (living, life) = watch::channel(Life::Running);
         let worker = Worker {
             inbox: commands,
             runner: loaded.runner,
@@ -176,7 +173,6 @@ impl Engine {
             cost,
             tokenizer: Arc::clone(&tokenizer),
             stats: Arc::clone(&stats),
-            life: living,
             active: HashMap::new(),
             parked: BTreeMap::new(),
             reader_timeout: options.reader_timeout,
@@ -186,8 +182,7 @@ impl Engine {
         };
         // Linux shows fifteen bytes of it.
         let name = format!("engine {}", loaded.info.id);
-        let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES);
-        let thread = thread.spawn(move || worker.run());
+        let builder = thread::Builder::new().name(name).stack_size(STACK_BYTES);
         let inner = Inner {
             info: loaded.info,
             tokenizer,
@@ -197,9 +192,7 @@ impl Engine {
             stats,
             level,
             queue: QueueLimits { requests: options.queue_max, tokens: options.queue_tokens_max },
-            inbox,
-            life,
-            thread: Mutex::new(Some(thread.map_err(LoadError::Threads)?)),
+            thread: Owned::start(builder, inbox, worker)?,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -284,10 +277,10 @@ impl Engine {
             salt: request.cache_salt.unwrap_or_default(),
             computes_all: request.prompt_logprobs.is_some(),
         };
-        let (sender, events) = events::channel(inner.inbox.clone());
+        let (sender, events) = events::channel(inner.thread.inbox.clone());
         let (active, prompt) = Active::new(request, limit, sender, Instant::now(), inner.level);
         let command = Command::Generate(Box::new(active), prompt, terms, place);
-        inner.inbox.send(command).map_err(|_| SubmitError::Stopped)?;
+        inner.thread.inbox.send(command).map_err(|_| SubmitError::Stopped)?;
         Ok(Generation::new(events))
     }
 
@@ -306,23 +299,12 @@ impl Engine {
     /// Waits until something that all requests share fails, which ends the engine, and says of what. The
     /// process should then end with an error. Never returns otherwise.
     pub async fn failed(&self) -> String {
-        let mut life = self.inner.life.clone();
-        let life = life.wait_for(|life| *life != Life::Running).await.map(|life| life.clone());
-        match life {
-            Ok(Life::Failed(message)) => message,
-            Ok(_) => std::future::pending().await,
-            Err(_) => "the engine thread died without saying why".into(),
-        }
+        self.inner.thread.failed().await
     }
 
     /// Ends the thread and waits for it. Generations under way get [`crate::GenerationError::Stopped`].
     pub fn shutdown(&self) {
-        // An error means that the thread has ended already.
-        drop(self.inner.inbox.send(Command::Shutdown));
-        let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            drop(thread.join());
-        }
+        self.inner.thread.end(Command::Shutdown);
     }
 }
 

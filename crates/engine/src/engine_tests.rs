@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::life::Life;
 use crate::request::{FinishReason, GenerationEvent, SamplingParams, TokenLogprob};
 use crate::testing::TinyModel;
 use crate::{GenerationError, Message};
@@ -238,7 +239,8 @@ fn shutdown_ends_what_runs_and_takes_nothing_more() {
 #[test]
 fn a_thread_that_dies_without_a_word_is_a_failure() {
     let mut engine = engine(options());
-    Arc::get_mut(&mut engine.inner).unwrap().life = watch::channel(Life::Running).1;
+    Arc::get_mut(&mut engine.inner).unwrap().thread.life =
+        tokio::sync::watch::channel(Life::Running).1;
     assert!(now(engine.failed()).is_some_and(|message| message.contains("died")));
 }
 
@@ -263,11 +265,11 @@ fn a_request_that_the_ending_engine_never_saw_is_told_so_once() {
 fn a_failed_shared_step_ends_the_engine_and_says_so() {
     let engine = engine(options());
     // Past the checks, straight to the thread: a token that the embedding does not have.
-    let (sender, events) = events::channel(engine.inner.inbox.clone());
+    let (sender, events) = events::channel(engine.inner.thread.inbox.clone());
     let (active, _) = Active::new(request(&[1], 1), 1, sender, Instant::now(), engine.inner.level);
     let place = engine.inner.stats.enqueue(1, engine.inner.queue).unwrap();
     let command = Command::Generate(Box::new(active), vec![u32::MAX], Terms::default(), place);
-    engine.inner.inbox.send(command).unwrap();
+    engine.inner.thread.inbox.send(command).unwrap();
     assert_eq!(collect(Generation::new(events)), Err(GenerationError::Stopped));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     // The panic's own text holds a number of the request: it stays out of what is told and logged.

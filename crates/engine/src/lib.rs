@@ -23,6 +23,7 @@ mod events;
 mod generation;
 pub mod gguf;
 mod grammar;
+mod life;
 mod load;
 mod memory;
 pub mod model;

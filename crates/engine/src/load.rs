@@ -6,16 +6,15 @@ use crate::error::LoadError;
 use crate::gguf::GgufFile;
 use crate::memory::{self, Needs};
 use crate::model::{Decoder, Scratch};
-use crate::numerics::{Fingerprint, parse_sha256};
+use crate::numerics::{Fingerprint, known_or_later};
 use crate::runner::{Runner, SCORED_ROWS};
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
 use crate::worker::STEP_TOKENS_MAX;
-use inferno_kernels::{Cpu, Level, MappedFile};
+use inferno_kernels::{Cpu, Level};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::thread;
 
 /// A model that is ready to run.
 pub(crate) struct Loaded {
@@ -55,7 +54,14 @@ pub(crate) fn load(source: &ModelSource, options: &EngineOptions) -> Result<Load
     let cpu = Cpu::with_level(options.threads, options.level).map_err(LoadError::Threads)?;
     cpu.repack(decoder.weights());
     let runner = Runner::new(cpu, decoder, blocks as usize);
-    let fingerprint = fingerprint(source.sha256.as_deref(), file.bytes(), context)?;
+    let map = file.bytes();
+    let hash = move || {
+        let hash = Sha256::digest(&map[..]).into();
+        // The weights are in their tiles: what was read for the hash alone is not wanted again.
+        map.release(0..map.len());
+        Some(hash)
+    };
+    let fingerprint = known_or_later(source.sha256.as_deref(), context, hash)?;
     Ok(Loaded { info, runner, blocks, tokenizer, template, fingerprint })
 }
 
@@ -176,25 +182,4 @@ fn budget(needs: &Needs, blocks: u32) -> Vec<BudgetLine> {
         ("the rest of the process (at most)", memory::REST_BYTES),
     ];
     lines.map(|(name, bytes)| BudgetLine { name, bytes }).to_vec()
-}
-
-/// The fingerprint, at once where the hash is known, else set later by a thread that hashes the file.
-fn fingerprint(
-    sha256: Option<&str>,
-    file: Arc<MappedFile>,
-    context: usize,
-) -> Result<Arc<OnceLock<Fingerprint>>, LoadError> {
-    let cell = Arc::new(OnceLock::new());
-    if let Some(text) = sha256 {
-        let hash = parse_sha256(text).ok_or_else(|| LoadError::Hash(text.to_owned()))?;
-        cell.get_or_init(|| Fingerprint::new(&hash, context));
-        return Ok(cell);
-    }
-    let later = Arc::clone(&cell);
-    let hash = move || {
-        let hash: [u8; 32] = Sha256::digest(&file[..]).into();
-        later.get_or_init(|| Fingerprint::new(&hash, context));
-    };
-    thread::Builder::new().name("model-hash".into()).spawn(hash).map_err(LoadError::Threads)?;
-    Ok(cell)
 }

@@ -1,7 +1,10 @@
 //! The fingerprint: what two engines must share to give the same tokens.
 
+use crate::error::LoadError;
 use sha2::{Digest, Sha256};
 use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 
 /// Raised whenever a change makes any logit differ in any bit; the golden-logits test says when.
 pub const NUMERICS_VERSION: u32 = 2;
@@ -33,6 +36,32 @@ impl Fingerprint {
         bytes.copy_from_slice(&digest[..12]);
         Self(bytes)
     }
+}
+
+/// The fingerprint under `context_length`: at once where the hash is told, else set later by a thread that takes
+/// `hash`, or never when there is none.
+///
+/// # Errors
+/// When what is told is no hash, or the operating system refuses a thread.
+pub(crate) fn known_or_later(
+    sha256: Option<&str>,
+    context_length: usize,
+    hash: impl FnOnce() -> Option<[u8; 32]> + Send + 'static,
+) -> Result<Arc<OnceLock<Fingerprint>>, LoadError> {
+    let cell = Arc::new(OnceLock::new());
+    if let Some(text) = sha256 {
+        let hash = parse_sha256(text).ok_or_else(|| LoadError::Hash(text.to_owned()))?;
+        cell.get_or_init(|| Fingerprint::new(&hash, context_length));
+        return Ok(cell);
+    }
+    let later = Arc::clone(&cell);
+    let work = move || {
+        if let Some(hash) = hash() {
+            later.get_or_init(|| Fingerprint::new(&hash, context_length));
+        }
+    };
+    thread::Builder::new().name("model-hash".into()).spawn(work).map_err(LoadError::Threads)?;
+    Ok(cell)
 }
 
 impl fmt::Display for Fingerprint {

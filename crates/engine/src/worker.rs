@@ -8,6 +8,7 @@ use crate::batch::Batch;
 use crate::cache::BlockPool;
 use crate::error::{GenerationError, panic_message};
 use crate::generation::{Active, Next};
+use crate::life::Live;
 use crate::runner::{Runner, SCORED_ROWS};
 use crate::sampling;
 use crate::scheduler::cost::{StepCost, Work};
@@ -20,7 +21,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
 
 /// Most tokens in one step: bounds the activations' memory.
 pub const STEP_TOKENS_MAX: usize = 512;
@@ -35,17 +35,6 @@ pub(crate) enum Command {
     Shutdown,
 }
 
-/// What the thread has come to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Life {
-    /// It works.
-    Running,
-    /// It was told to end, or nobody could submit any more.
-    Ended,
-    /// It panicked, with this message.
-    Failed(String),
-}
-
 /// The thread's state.
 pub(crate) struct Worker {
     pub(crate) inbox: Receiver<Command>,
@@ -55,7 +44,6 @@ pub(crate) struct Worker {
     pub(crate) cost: StepCost,
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) stats: Arc<EngineStats>,
-    pub(crate) life: watch::Sender<Life>,
     pub(crate) active: HashMap<SequenceId, Box<Active>>,
     /// Sequences whose clients do not read, and since when.
     pub(crate) parked: BTreeMap<SequenceId, Instant>,
@@ -76,28 +64,33 @@ pub(crate) struct StepScratch {
     sampler: sampling::Scratch,
 }
 
-impl Worker {
-    /// Works until shut down, until nobody can submit and all is done, or until something that all requests
-    /// share panics.
-    pub(crate) fn run(mut self) {
-        let work = || {
-            while self.receive() {
-                self.tend(Instant::now());
-                self.step();
-            }
-        };
-        let outcome = catch_unwind(AssertUnwindSafe(work));
-        if let Err(panic) = &outcome {
-            let message = panic_message(panic.as_ref());
-            tracing::error!(%message, "the engine failed and ends");
-            self.life.send_replace(Life::Failed(message));
+impl Live for Worker {
+    /// A panic in the step, outside one request's own part, is the end of the engine.
+    fn turn(&mut self) -> bool {
+        let more = self.receive();
+        if more {
+            self.tend(Instant::now());
+            self.step();
         }
-        self.end();
-        if outcome.is_ok() {
-            self.life.send_replace(Life::Ended);
-        }
+        more
     }
 
+    /// One who submits just now finds it out by itself, see [`crate::Generation::next`].
+    fn end(&mut self) {
+        for (id, active) in std::mem::take(&mut self.active) {
+            active.fail(GenerationError::Stopped);
+            self.scheduler.remove(id);
+        }
+        while let Ok(command) = self.inbox.try_recv() {
+            if let Command::Generate(active, ..) = command {
+                active.fail(GenerationError::Stopped);
+            }
+        }
+        self.publish();
+    }
+}
+
+impl Worker {
     /// Takes what is in the inbox, waiting only when there is nothing to compute. False at the end.
     fn receive(&mut self) -> bool {
         loop {
@@ -174,8 +167,7 @@ impl Worker {
         self.parked.remove(&id);
     }
 
-    /// Schedules, computes and gives out one step. A panic in here, outside one request's own part, is the end
-    /// of the engine.
+    /// Schedules, computes and gives out one step.
     fn step(&mut self) {
         let budget = self.cost.budget(self.scheduler.load(), STEP_TOKENS_MAX);
         let step = self.scheduler.schedule(budget);
@@ -266,21 +258,6 @@ impl Worker {
         let queued = Queued { requests, tokens };
         self.stats.recount(self.queued, queued);
         self.queued = queued;
-    }
-
-    /// Tells every client that nothing more comes. One who submits just now finds it out by itself, see
-    /// [`crate::Generation::next`].
-    fn end(&mut self) {
-        for (id, active) in std::mem::take(&mut self.active) {
-            active.fail(GenerationError::Stopped);
-            self.scheduler.remove(id);
-        }
-        while let Ok(command) = self.inbox.try_recv() {
-            if let Command::Generate(active, ..) = command {
-                active.fail(GenerationError::Stopped);
-            }
-        }
-        self.publish();
     }
 }
 

@@ -8,20 +8,19 @@ use super::turns::Turns;
 use super::worker::{Claim, Command, Job, Outcome, Worker};
 use crate::engine::{EngineOptions, ModelInfo, ModelSource};
 use crate::error::{GenerationError, LoadError, SubmitError};
-use crate::numerics::{Fingerprint, parse_sha256};
+use crate::life::Owned;
+use crate::numerics::{Fingerprint, known_or_later, parse_sha256};
 use crate::request::Timings;
 use crate::stats::{EngineStats, QueueLimits, Queued};
 use crate::store;
-use crate::worker::Life;
 use inferno_kernels::{Cpu, Level};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 /// Most texts of one request, as OpenAI has it.
 pub const INPUTS_MAX: usize = 2048;
@@ -85,9 +84,7 @@ struct Inner {
     /// Texts that wait or are being computed.
     backlog: Arc<AtomicUsize>,
     queue_max: usize,
-    inbox: mpsc::Sender<Command>,
-    life: watch::Receiver<Life>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Owned<Command>,
 }
 
 impl Embedder {
@@ -116,7 +113,14 @@ impl Embedder {
             threads: options.threads.max(1),
             level: Level::best().to_string(),
         };
-        let fingerprint = fingerprint(source.sha256.as_deref(), source.path, info.context_length)?;
+        let hash = move || match store::sha256_of(&source.path, &mut |_| {}) {
+            Ok(text) => parse_sha256(&text),
+            Err(error) => {
+                tracing::warn!(%error, "the model cannot be hashed and has no fingerprint");
+                None
+            }
+        };
+        let fingerprint = known_or_later(source.sha256.as_deref(), info.context_length, hash)?;
         let parts =
             Parts { info, tokenizer: loaded.tokenizer, fingerprint, encoder: loaded.encoder };
         let embedder = parts.start(cpu, options.queue_max)?;
@@ -194,7 +198,7 @@ impl Embedder {
             _claim: claim,
         };
         let command = Command::Embed(Box::new(job), place);
-        inner.inbox.send(command).map_err(|_| SubmitError::Stopped)?;
+        inner.thread.inbox.send(command).map_err(|_| SubmitError::Stopped)?;
         Ok(Embedding(outcome))
     }
 
@@ -229,23 +233,12 @@ impl Embedder {
 
     /// Waits until a step fails, which ends the embedder, and says of what. Never returns otherwise.
     pub async fn failed(&self) -> String {
-        let mut life = self.inner.life.clone();
-        let life = life.wait_for(|life| *life != Life::Running).await.map(|life| life.clone());
-        match life {
-            Ok(Life::Failed(message)) => message,
-            Ok(_) => std::future::pending().await,
-            Err(_) => "the embedder's thread died without saying why".into(),
-        }
+        self.inner.thread.failed().await
     }
 
     /// Ends the thread and waits for it. Requests under way get [`GenerationError::Stopped`].
     pub fn shutdown(&self) {
-        // An error means that the thread has ended already.
-        drop(self.inner.inbox.send(Command::Shutdown));
-        let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            drop(thread.join());
-        }
+        self.inner.thread.end(Command::Shutdown);
     }
 }
 
@@ -270,7 +263,6 @@ impl Parts {
         let step_tokens = step_tokens(self.encoder.config());
         let stats = Arc::new(EngineStats::new(0));
         let (inbox, commands) = mpsc::channel();
-        let (living, life) = watch::channel(Life::Running);
         let mut worker = Worker {
             inbox: commands,
             cpu,
@@ -278,14 +270,13 @@ impl Parts {
             scratch: Scratch::default(),
             step_tokens,
             stats: Arc::clone(&stats),
-            life: living,
             turns: Turns::default(),
             jobs: HashMap::new(),
             next_id: 0,
             queued: Queued::default(),
         };
         worker.warm_up();
-        let thread = thread::Builder::new().name("embedder".into()).spawn(move || worker.run());
+        let builder = thread::Builder::new().name("embedder".into());
         let inner = Inner {
             info: self.info,
             dimensions,
@@ -294,37 +285,10 @@ impl Parts {
             stats,
             backlog: Arc::default(),
             queue_max,
-            inbox,
-            life,
-            thread: Mutex::new(Some(thread.map_err(LoadError::Threads)?)),
+            thread: Owned::start(builder, inbox, worker)?,
         };
         Ok(Embedder { inner: Arc::new(inner) })
     }
-}
-
-/// The fingerprint, at once where the hash is known, else set later by a thread that hashes the directory.
-fn fingerprint(
-    sha256: Option<&str>,
-    path: PathBuf,
-    tokens_max: usize,
-) -> Result<Arc<OnceLock<Fingerprint>>, LoadError> {
-    let cell = Arc::new(OnceLock::new());
-    if let Some(text) = sha256 {
-        let hash = parse_sha256(text).ok_or_else(|| LoadError::Hash(text.to_owned()))?;
-        cell.get_or_init(|| Fingerprint::new(&hash, tokens_max));
-        return Ok(cell);
-    }
-    let later = Arc::clone(&cell);
-    let hash = move || match store::sha256_of(&path, &mut |_| {}) {
-        Ok(text) => {
-            parse_sha256(&text).inspect(|hash| {
-                later.get_or_init(|| Fingerprint::new(hash, tokens_max));
-            });
-        }
-        Err(error) => tracing::warn!(%error, "the model cannot be hashed and has no fingerprint"),
-    };
-    thread::Builder::new().name("model-hash".into()).spawn(hash).map_err(LoadError::Threads)?;
-    Ok(cell)
 }
 
 #[cfg(test)]

@@ -209,7 +209,7 @@ async fn a_step_that_fails_ends_it_and_says_so() {
     let vectors = vec![Vec::new()];
     let job = Job { texts, vectors, missing: 1, reply, submitted, started, _claim: claim };
     let place = embedder.inner.stats.enqueue(1, QueueLimits { requests: 1, tokens: 1 }).unwrap();
-    embedder.inner.inbox.send(Command::Embed(Box::new(job), place)).unwrap();
+    embedder.inner.thread.inbox.send(Command::Embed(Box::new(job), place)).unwrap();
     embedder.failed().await;
     assert_eq!(Embedding(outcome).finished().await.unwrap_err(), GenerationError::Stopped);
 }

@@ -5,18 +5,17 @@
 use super::embedder::Embedded;
 use super::encoder::{Encoder, Scratch};
 use super::turns::{RequestId, Turns};
-use crate::error::{GenerationError, panic_message};
+use crate::error::GenerationError;
+use crate::life::Live;
 use crate::request::Timings;
 use crate::stats::{EngineStats, Place, Queued};
-use crate::worker::Life;
 use inferno_kernels::Cpu;
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 /// What the thread is told.
 pub(super) enum Command {
@@ -74,12 +73,36 @@ pub(super) struct Worker {
     /// Most tokens of a step.
     pub(super) step_tokens: usize,
     pub(super) stats: Arc<EngineStats>,
-    pub(super) life: watch::Sender<Life>,
     pub(super) turns: Turns,
     pub(super) jobs: HashMap<RequestId, Box<Job>>,
     pub(super) next_id: u64,
     /// What is counted in the statistics as waiting.
     pub(super) queued: Queued,
+}
+
+impl Live for Worker {
+    /// A panic in the step is the end of the embedder.
+    fn turn(&mut self) -> bool {
+        let more = self.receive();
+        if more {
+            self.drop_cancelled();
+            self.step();
+        }
+        more
+    }
+
+    fn end(&mut self) {
+        for (id, job) in std::mem::take(&mut self.jobs) {
+            self.turns.remove(id);
+            drop(job.reply.send(Err(GenerationError::Stopped)));
+        }
+        while let Ok(command) = self.inbox.try_recv() {
+            if let Command::Embed(job, _) = command {
+                drop(job.reply.send(Err(GenerationError::Stopped)));
+            }
+        }
+        self.publish();
+    }
 }
 
 impl Worker {
@@ -88,26 +111,6 @@ impl Worker {
         let text = vec![0; self.encoder.config().tokens_max];
         let texts = vec![&text[..]; (self.step_tokens / text.len()).max(1)];
         self.encoder.forward(&self.cpu, &texts, &mut self.scratch);
-    }
-
-    /// Works until shut down, until nobody can submit and all is done, or until a step panics.
-    pub(super) fn run(mut self) {
-        let work = || {
-            while self.receive() {
-                self.drop_cancelled();
-                self.step();
-            }
-        };
-        let outcome = catch_unwind(AssertUnwindSafe(work));
-        if let Err(panic) = &outcome {
-            let message = panic_message(panic.as_ref());
-            tracing::error!(%message, "the embedder failed and ends");
-            self.life.send_replace(Life::Failed(message));
-        }
-        self.end();
-        if outcome.is_ok() {
-            self.life.send_replace(Life::Ended);
-        }
     }
 
     /// Takes what is in the inbox, waiting only when there is nothing to compute. False at the end.
@@ -149,7 +152,7 @@ impl Worker {
         self.publish();
     }
 
-    /// Computes and gives out one step. A panic in here is the end of the embedder.
+    /// Computes and gives out one step.
     fn step(&mut self) {
         let chosen = self.turns.step(self.step_tokens);
         if chosen.is_empty() {
@@ -198,20 +201,6 @@ impl Worker {
         let queued = Queued { requests: waiting, tokens: waits.map(|job| tokens(job)).sum() };
         self.stats.recount(self.queued, queued);
         self.queued = queued;
-    }
-
-    /// Tells every client that nothing more comes.
-    fn end(&mut self) {
-        for (id, job) in std::mem::take(&mut self.jobs) {
-            self.turns.remove(id);
-            drop(job.reply.send(Err(GenerationError::Stopped)));
-        }
-        while let Ok(command) = self.inbox.try_recv() {
-            if let Command::Embed(job, _) = command {
-                drop(job.reply.send(Err(GenerationError::Stopped)));
-            }
-        }
-        self.publish();
     }
 }
 

@@ -1,9 +1,11 @@
 //! `strftime_now`: the request's own time of creation, in UTC, so that a replay renders the same prompt.
 
-/// Formats `unix_s` by a `strftime` pattern; `None` when the pattern has a directive not in the list
-/// `%Y %y %m %d %e %H %I %M %S %p %j %a %A %b %B %%`, each also with `-` for no padding.
+use time::OffsetDateTime;
+
+/// Formats `unix_s` by a `strftime` pattern; `None` after the year 9999, or when the pattern has a directive
+/// not in the list `%Y %y %m %d %e %H %I %M %S %p %j %a %A %b %B %%`, each also with `-` for no padding.
 pub(super) fn format(pattern: &str, unix_s: u64) -> Option<String> {
-    let time = Civil::from_unix(unix_s);
+    let time = OffsetDateTime::from_unix_timestamp(i64::try_from(unix_s).ok()?).ok()?;
     let mut out = String::new();
     let mut characters = pattern.chars();
     while let Some(character) = characters.next() {
@@ -12,8 +14,8 @@ pub(super) fn format(pattern: &str, unix_s: u64) -> Option<String> {
             continue;
         }
         match characters.next()? {
-            '-' => out.push_str(unpadded(&time.directive(characters.next()?)?)),
-            directive => out.push_str(&time.directive(directive)?),
+            '-' => out.push_str(unpadded(&expand(characters.next()?, time)?)),
+            directive => out.push_str(&expand(directive, time)?),
         }
     }
     Some(out)
@@ -25,15 +27,6 @@ fn unpadded(number: &str) -> &str {
         "" => "0",
         digits => digits,
     }
-}
-
-struct Civil {
-    year: u64,
-    month: u64,
-    day: u64,
-    day_of_year: u64,
-    weekday: u64,
-    second_of_day: u64,
 }
 
 const MONTHS: [&str; 12] = [
@@ -53,58 +46,30 @@ const MONTHS: [&str; 12] = [
 const WEEKDAYS: [&str; 7] =
     ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
-impl Civil {
-    /// The proleptic Gregorian date (Hinnant, "chrono-compatible low-level date algorithms").
-    fn from_unix(unix_s: u64) -> Self {
-        let days = unix_s / 86_400;
-        let shifted = days + 719_468;
-        let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-        let year_of_era =
-            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let from_march = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let month_from_march = (5 * from_march + 2) / 153;
-        let day = from_march - (153 * month_from_march + 2) / 5 + 1;
-        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-        let year = year_of_era + era * 400 + u64::from(month <= 2);
-        let leap =
-            year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-        let before_march = 59 + u64::from(leap);
-        let day_of_year =
-            if month > 2 { from_march + before_march + 1 } else { from_march - 306 + 1 };
-        Self {
-            year,
-            month,
-            day,
-            day_of_year,
-            weekday: (days + 4) % 7,
-            second_of_day: unix_s % 86_400,
-        }
-    }
-
-    fn directive(&self, directive: char) -> Option<String> {
-        let (hour, minute) = (self.second_of_day / 3_600, self.second_of_day / 60 % 60);
-        let month = MONTHS[self.month as usize - 1];
-        let weekday = WEEKDAYS[self.weekday as usize];
-        Some(match directive {
-            'Y' => self.year.to_string(),
-            'y' => format!("{:02}", self.year % 100),
-            'm' => format!("{:02}", self.month),
-            'd' => format!("{:02}", self.day),
-            'e' => format!("{:2}", self.day),
-            'H' => format!("{hour:02}"),
-            'I' => format!("{:02}", (hour + 11) % 12 + 1),
-            'M' => format!("{minute:02}"),
-            'S' => format!("{:02}", self.second_of_day % 60),
-            'p' => if hour < 12 { "AM" } else { "PM" }.to_owned(),
-            'j' => format!("{:03}", self.day_of_year),
-            'a' => weekday[..3].to_owned(),
-            'A' => weekday.to_owned(),
-            'b' => month[..3].to_owned(),
-            'B' => month.to_owned(),
-            '%' => "%".to_owned(),
-            _ => return None,
-        })
-    }
+/// What a directive stands for; `None` for one that is not in the list.
+fn expand(directive: char, time: OffsetDateTime) -> Option<String> {
+    let (hour, minute, second) = time.to_hms();
+    let month = MONTHS[usize::from(u8::from(time.month())) - 1];
+    let weekday = WEEKDAYS[usize::from(time.weekday().number_days_from_sunday())];
+    Some(match directive {
+        'Y' => time.year().to_string(),
+        'y' => format!("{:02}", time.year() % 100),
+        'm' => format!("{:02}", u8::from(time.month())),
+        'd' => format!("{:02}", time.day()),
+        'e' => format!("{:2}", time.day()),
+        'H' => format!("{hour:02}"),
+        'I' => format!("{:02}", (hour + 11) % 12 + 1),
+        'M' => format!("{minute:02}"),
+        'S' => format!("{second:02}"),
+        'p' => if hour < 12 { "AM" } else { "PM" }.to_owned(),
+        'j' => format!("{:03}", time.ordinal()),
+        'a' => weekday[..3].to_owned(),
+        'A' => weekday.to_owned(),
+        'b' => month[..3].to_owned(),
+        'B' => month.to_owned(),
+        '%' => "%".to_owned(),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::{
     fmt,
     time::{SystemTime, UNIX_EPOCH},
 };
+use time::{Month, OffsetDateTime};
 use toml_edit::{Date, Datetime, Offset, Time};
 
 const DAY_S: u64 = 86_400;
@@ -52,7 +53,9 @@ impl Timestamp {
     /// before 1970.
     pub(super) fn of(datetime: &Datetime) -> Option<Self> {
         let date = datetime.date?;
-        let days = days_from_civil(date.year.into(), date.month.into(), date.day.into());
+        let month = Month::try_from(date.month).ok()?;
+        let day = time::Date::from_calendar_date(date.year.into(), month, date.day).ok()?;
+        let midnight = day.midnight().assume_utc().unix_timestamp();
         let (seconds, offset_minutes) = match (datetime.time, datetime.offset) {
             (None, None) => (0, 0),
             (Some(time), Some(offset)) => {
@@ -67,25 +70,26 @@ impl Timestamp {
             }
             _ => return None,
         };
-        let unix = days * 86_400 + seconds - offset_minutes * 60;
+        let unix = midnight + seconds - offset_minutes * 60;
         u64::try_from(unix).ok().map(Self)
     }
 
     /// As TOML writes it.
     pub(super) fn datetime(self) -> Datetime {
-        let (year, month, day) = civil_from_days(self.0 / DAY_S);
-        let second = self.0 % DAY_S;
-        let part = |value: u64| u8::try_from(value).unwrap_or(u8::MAX);
+        let last = time::PrimitiveDateTime::MAX.assume_utc();
+        let unix = i64::try_from(self.0).ok();
+        let at = unix.and_then(|unix| OffsetDateTime::from_unix_timestamp(unix).ok());
+        let at = at.unwrap_or(last);
         Datetime {
             date: Some(Date {
-                year: u16::try_from(year).unwrap_or(9_999),
-                month: part(month),
-                day: part(day),
+                year: at.year().try_into().unwrap_or_default(),
+                month: at.month().into(),
+                day: at.day(),
             }),
             time: Some(Time {
-                hour: part(second / HOUR_S),
-                minute: part(second / 60 % 60),
-                second: Some(part(second % 60)),
+                hour: at.hour(),
+                minute: at.minute(),
+                second: Some(at.second()),
                 nanosecond: None,
             }),
             offset: Some(Offset::Z),
@@ -97,31 +101,6 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.datetime().fmt(f)
     }
-}
-
-/// Days since 1970-01-01 of a date in the Gregorian calendar; Howard Hinnant, "chrono-Compatible
-/// Low-Level Date Algorithms".
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
-}
-
-/// The date that is `days` after 1970-01-01: year, month, day. From the same paper.
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    (year, month, day)
 }
 
 #[cfg(test)]
