@@ -30,6 +30,10 @@ bench-decode *ARGS:
 bench-embeddings *ARGS:
     cargo bench -p inferno-benches --bench embeddings -- {{ARGS}}
 
+# Products with each type of weight against candle-core's, by level: THREADS [ROUNDS] [TYPE …]
+bench-matmul *ARGS:
+    cargo bench -p inferno-benches --bench matmul -- {{ARGS}}
+
 # What a request's log line costs, beside tracing-subscriber's own JSON
 bench-log *ARGS:
     cargo bench -p inferno-benches --bench log_lines -- {{ARGS}}

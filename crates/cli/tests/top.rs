@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, tcgetattr};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -135,9 +136,19 @@ impl Terminal {
         self.master.write_all(keys.as_bytes()).expect("typed");
     }
 
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"))
+    }
+
     fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).expect("a pid")), signal)
-            .expect("it runs");
+        kill(self.pid(), signal).expect("it runs");
+    }
+
+    /// Waits until the program is stopped, as a shell does before it lets anybody continue it: a
+    /// `SIGCONT` that comes before the stop is lost.
+    fn wait_until_stopped(&self) {
+        let state = waitid(Id::Pid(self.pid()), WaitPidFlag::WSTOPPED).expect("our child");
+        assert!(matches!(state, WaitStatus::Stopped(..)), "{state:?}");
     }
 
     fn is_raw(&self) -> bool {
@@ -221,6 +232,7 @@ fn suspended_it_leaves_the_terminal_and_comes_back_with_everything() {
     top.wait_for("the-proxy");
     top.press("\u{1a}");
     top.wait_for_the_shells_screen();
+    top.wait_until_stopped();
     assert!(!top.is_raw());
     top.signal(Signal::SIGCONT);
     top.wait_for("the-proxy");
