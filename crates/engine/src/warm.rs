@@ -13,7 +13,7 @@ use std::time::Instant;
 pub(crate) fn up(runner: &mut Runner) -> StepCost {
     let mut cost = StepCost::default();
     runner.step(&batch(1));
-    for rows in [1, BLOCK_TOKENS, 1, BLOCK_TOKENS] {
+    for rows in [1, 8, BLOCK_TOKENS, 1, 8, BLOCK_TOKENS] {
         let started = Instant::now();
         runner.step(&batch(rows));
         let mut work = Work::default();

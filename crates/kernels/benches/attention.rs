@@ -4,7 +4,7 @@
 //! sum over a prompt, by tiles. The best of many runs, one thread: on a busy machine the others
 //! measure its other work.
 
-use inferno_kernels::cpu::{Attention, Heads, KvCache, KvShape, Places};
+use inferno_kernels::cpu::{Attention, AttentionScratch, Heads, KvCache, KvShape, Places};
 use inferno_kernels::{Cpu, Level};
 use std::time::Instant;
 
@@ -57,14 +57,14 @@ fn milliseconds(model: &Model, level: Level, context: usize, rows: usize) -> f64
     places.clear();
     places.push(&table, &positions[context - rows..], tile_rows);
     let mut out = vec![0.0; rows * model.heads * head_dim];
-    let (q, mut partials) = (&qkv[(context - rows) * width..], Vec::new());
+    let (q, mut room) = (&qkv[(context - rows) * width..], AttentionScratch::default());
     let mut times: Vec<f64> = (0..RUNS)
         .map(|_| {
             let started = Instant::now();
             for layer in 0..layers {
                 let heads = model.heads;
                 let spec = Attention { layer, heads, scale: 0.1, softcap: None, window: None };
-                cpu.attention(&cache, &places, &spec, (q, width), &mut partials, &mut out);
+                cpu.attention(&cache, &places, &spec, (q, width), &mut room, &mut out);
             }
             started.elapsed().as_secs_f64() * 1e3
         })

@@ -13,7 +13,7 @@ pub use counted::METRICS;
 use crate::{
     MetricsCollector,
     identity::NodeIdentity,
-    membership::Generation,
+    membership::Goodbye,
     registration::{
         elsewhere::Elsewhere,
         registry::Registry,
@@ -271,9 +271,9 @@ impl Context {
         }
     }
 
-    fn leave(&self, id: &str, generation: Option<Generation>) -> Result<(), Refusal> {
+    fn leave(&self, id: &str, goodbye: &Goodbye) -> Result<(), Refusal> {
         match &self.registrations {
-            Registrations::Taken(registry) => registry.leave(id, generation),
+            Registrations::Taken(registry) => registry.leave(id, goodbye),
             Registrations::Elsewhere(elsewhere) => Err(elsewhere.refusal()),
         }
     }

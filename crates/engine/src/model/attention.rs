@@ -56,7 +56,7 @@ impl AttentionBlock {
             window: layer.window,
         };
         let attended = sized(&mut scratch.attended, rows * config.query_width());
-        cpu.attention(cache, places, &attention, (qkv, width), &mut scratch.partials, attended);
+        cpu.attention(cache, places, &attention, (qkv, width), &mut scratch.attention, attended);
         cpu.matmul(&self.output, attended, sized(&mut scratch.delta, rows * config.hidden));
     }
 }

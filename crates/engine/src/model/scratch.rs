@@ -2,7 +2,7 @@
 
 use super::config::DecoderConfig;
 use super::moe::Routing;
-use inferno_kernels::cpu::{Places, RopeAngles};
+use inferno_kernels::cpu::{AttentionScratch, Places, RopeAngles};
 
 /// Buffers of one step, kept from step to step. `[rows, …]`, sized for the largest batch so far.
 #[derive(Default)]
@@ -18,7 +18,7 @@ pub struct Scratch {
     pub(super) activated: Vec<f32>,
     pub(super) logits: Vec<f32>,
     /// Attention's spans.
-    pub(super) partials: Vec<f32>,
+    pub(super) attention: AttentionScratch,
     pub(super) routing: Routing,
     /// Where the rows stand.
     pub(super) places: Places,

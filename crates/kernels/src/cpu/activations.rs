@@ -4,7 +4,8 @@
 //! What a weight's format asks of the block beside its codes is worked out here, once.
 
 use super::block32::BLOCK;
-use super::level::instantiate;
+use super::lanes::LANES;
+use super::simd::{Simd, instantiate_simd};
 use std::ops::Range;
 
 /// Below this a block is taken for zeros: its reciprocal would leave the range of a float.
@@ -31,27 +32,21 @@ impl XBlock {
         Self { words: [0; 8], scale: 0.0, sum: 0.0, offsets: [0; 3], half_offsets: [0; 2] };
 
     #[inline(always)]
-    fn quantise(x: &[f32; BLOCK]) -> Self {
-        /// Adding it leaves the nearest integer, ties to even, in the low bits of the sum.
-        const ROUND: f32 = 12_582_912.0;
-        let largest = largest_magnitude(x);
+    fn quantise<S: Simd>(simd: S, x: &[f32; BLOCK]) -> Self {
+        let [low, high] = [0, 1].map(|half| simd.load(&x.as_chunks::<LANES>().0[half]));
+        let largest = simd.largest_magnitude(low, high);
         if !largest.is_finite() {
             return Self { scale: f32::NAN, sum: f32::NAN, ..Self::ZERO };
         }
         if largest < TINY {
             return Self::ZERO;
         }
-        let (scale, inverse) = (largest / 127.0, 127.0 / largest);
-        let mut codes = [0i32; BLOCK];
-        for k in 0..BLOCK {
-            let rounded = x[k] * inverse + ROUND;
-            codes[k] = rounded.to_bits().wrapping_sub(ROUND.to_bits()).cast_signed();
-        }
-        let mut words = [0; 8];
-        for j in 0..8 {
-            words[j] = i32::from_le_bytes(std::array::from_fn(|c| codes[4 * j + c] as u8));
-        }
-        let halves: [i32; 2] = [codes[..BLOCK / 2].iter().sum(), codes[BLOCK / 2..].iter().sum()];
+        let (scale, inverse) = (largest / 127.0, simd.splat(127.0 / largest));
+        let mut codes = [[0; LANES]; 2];
+        let halves =
+            [simd.bytes(low, inverse, &mut codes[0]), simd.bytes(high, inverse, &mut codes[1])];
+        let codes = codes.as_flattened().as_chunks::<4>().0;
+        let words = std::array::from_fn(|j| i32::from_le_bytes(codes[j]));
         let sum = halves[0] + halves[1];
         Self {
             words,
@@ -63,33 +58,15 @@ impl XBlock {
     }
 }
 
-/// The largest magnitude; infinite or not a number when any element is. (Magnitudes compare as integers do, and
-/// those of numbers are below those of the others.)
-#[inline(always)]
-fn largest_magnitude(x: &[f32; BLOCK]) -> f32 {
-    let mut tree = [0i32; BLOCK];
-    for k in 0..BLOCK {
-        tree[k] = (x[k].to_bits() & 0x7fff_ffff).cast_signed();
-    }
-    let mut half = BLOCK / 2;
-    while half > 0 {
-        for k in 0..half {
-            tree[k] = tree[k].max(tree[k + half]);
-        }
-        half /= 2;
-    }
-    f32::from_bits(tree[0].cast_unsigned())
-}
-
-instantiate!(
+instantiate_simd!(
     /// Quantises one row, block `b` of which becomes `out[b · width + at]`.
     fn quantise_row(x: &[f32], out: &mut [XBlock], width: usize, at: usize) = quantise_row_body
 );
 
 #[inline(always)]
-fn quantise_row_body(x: &[f32], out: &mut [XBlock], width: usize, at: usize) {
+fn quantise_row_body<S: Simd>(simd: S, x: &[f32], out: &mut [XBlock], width: usize, at: usize) {
     for (block, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
-        out[block * width + at] = XBlock::quantise(x);
+        out[block * width + at] = XBlock::quantise(simd, x);
     }
 }
 

@@ -41,6 +41,26 @@ impl Attention {
     }
 }
 
+/// Room that attention computes in, kept from call to call.
+#[derive(Default)]
+pub struct AttentionScratch {
+    /// Spans of parts that any thread may take.
+    items: Vec<SpanOf>,
+    /// The first item of each part, and the end.
+    firsts: Vec<usize>,
+    /// Of each query in each item: the output `[head_dim]`, the largest score and the total.
+    records: Vec<f32>,
+}
+
+/// A span of a part.
+#[derive(Clone, Copy)]
+struct SpanOf {
+    part: usize,
+    span: usize,
+    /// Where its records begin.
+    at: usize,
+}
+
 /// How the queries of a step are cut into parts.
 struct Cut {
     /// Query heads of one key head.
@@ -72,7 +92,7 @@ impl Cpu {
     /// every row's key and value.
     ///
     /// `q`: rows of `q_width` floats that begin with the queries `[heads · head_dim]`; `out`: `[rows, heads ·
-    /// head_dim]`. `partials` is room to compute in, kept from call to call.
+    /// head_dim]`.
     ///
     /// # Panics
     /// When the shapes do not fit together.
@@ -82,7 +102,7 @@ impl Cpu {
         places: &Places,
         spec: &Attention,
         (q, q_width): (&[f32], usize),
-        partials: &mut Vec<f32>,
+        scratch: &mut AttentionScratch,
         out: &mut [f32],
     ) {
         let KvShape { kv_heads, head_dim, .. } = cache.shape();
@@ -96,12 +116,11 @@ impl Cpu {
         let tallest = places.tiles().iter().map(|tile| tile.rows).max().unwrap_or(0);
         assert!(tallest <= tile_rows, "attention: {tallest} rows walk together, not {tile_rows}");
         let heads = group.min(QUERIES_MAX);
-        let spans = places.longest().div_ceil(walk::SPAN_TOKENS);
         let cut = Cut { group, heads, chunks: group.div_ceil(heads), kv_heads };
         let parts = places.tiles().len() * kv_heads * cut.chunks;
         let part = |index: usize| cut.part(cache, places, spec, (q, q_width), index);
-        if spans > 1 && parts < 2 * self.threads() && self.threads() > 1 {
-            return self.attention_by_spans(&part, parts, spans, partials, (out, width));
+        if self.threads() > 1 && cut.is_uneven(parts, 4 * self.threads(), &part) {
+            return self.attention_by_spans(&part, parts, scratch, (out, width));
         }
         // Cycles, more or less, of a part: its products, sixteen at a time, of keys and of values.
         let cost = QUERIES_MAX.min(group * places.len()) * places.longest() * head_dim / 8;
@@ -110,15 +129,16 @@ impl Cpu {
             // The last rows of a prompt see most keys: they go first.
             let part = part(parts - 1 - index);
             let (count, dim) = (part.queries(), head_dim);
-            with_buffer(3 * count * dim, |buffer| {
+            with_buffer(count * (3 * dim + walk::SCORES_STRIDE), |buffer| {
                 let (packed, rest) = buffer.split_at_mut(count * dim);
-                let (span_out, sum) = rest.split_at_mut(count * dim);
+                let (span_out, rest) = rest.split_at_mut(count * dim);
+                let (sum, scores) = rest.split_at_mut(count * dim);
                 part.pack(self.level(), packed);
                 sum.fill(0.0);
                 let mut softmax = [Softmax::EMPTY; QUERIES_MAX];
                 for span in part.spans() {
                     let mut of_span = [Softmax::EMPTY; QUERIES_MAX];
-                    walk::span(self.level(), &part, span, packed, &mut of_span, span_out);
+                    walk::span(self.level(), &part, span, packed, scores, &mut of_span, span_out);
                     for query in 0..count {
                         let (sum, span_out) =
                             (&mut sum[query * dim..][..dim], &span_out[query * dim..][..dim]);
@@ -141,58 +161,85 @@ impl Cpu {
         });
     }
 
-    /// The same for few queries over many keys: each span of each part by any thread, then merged in order.
+    /// The same where some part is much of it all: each span of each part by any thread, then merged in order.
     fn attention_by_spans<'a>(
         &self,
         part: &(impl Fn(usize) -> Part<'a> + Sync),
         parts: usize,
-        spans: usize,
-        partials: &mut Vec<f32>,
+        scratch: &mut AttentionScratch,
         (out, width): (&mut [f32], usize),
     ) {
         let dim = part(0).head_dim();
-        // Of each query in each span: the output, the largest score and the total.
         let record = dim + 2;
-        let of_part = QUERIES_MAX * record;
-        if partials.len() < parts * spans * of_part {
-            partials.resize(parts * spans * of_part, 0.0);
+        let AttentionScratch { items, firsts, records } = scratch;
+        let mut at = 0;
+        items.clear();
+        firsts.clear();
+        for index in 0..parts {
+            let part = part(index);
+            firsts.push(items.len());
+            for span in part.spans() {
+                items.push(SpanOf { part: index, span, at });
+                at += part.queries() * record;
+            }
         }
-        let shared = SharedRows::new(partials, of_part);
-        self.pool.run(parts * spans, &|index| {
-            let (part, span) = (part(index / spans), index % spans);
+        firsts.push(items.len());
+        if records.len() < at {
+            records.resize(at, 0.0);
+        }
+        let shared = SharedRows::new(records, 1);
+        self.pool.run(items.len(), &|index| {
+            let SpanOf { part: index, span, at } = items[index];
+            let part = part(index);
             let count = part.queries();
+            // SAFETY: each span of each part is computed by one thread, and no two share records.
+            let records = unsafe { shared.rows(at..at + count * record) };
             let mut softmax = [Softmax::EMPTY; QUERIES_MAX];
-            with_buffer(2 * count * dim, |buffer| {
-                let (packed, span_out) = buffer.split_at_mut(count * dim);
+            with_buffer(count * (2 * dim + walk::SCORES_STRIDE), |buffer| {
+                let (packed, rest) = buffer.split_at_mut(count * dim);
+                let (span_out, scores) = rest.split_at_mut(count * dim);
                 part.pack(self.level(), packed);
-                walk::span(self.level(), &part, span, packed, &mut softmax, span_out);
-                for (query, softmax) in softmax[..count].iter().enumerate() {
-                    // SAFETY: each span of each part is computed by one thread.
-                    let record = unsafe { shared.range(index, query * record, record) };
-                    record[..dim].copy_from_slice(&span_out[query * dim..][..dim]);
+                walk::span(self.level(), &part, span, packed, scores, &mut softmax, span_out);
+                let queries = span_out.chunks_exact(dim).zip(&softmax);
+                for (record, (out, softmax)) in records.chunks_exact_mut(record).zip(queries) {
+                    record[..dim].copy_from_slice(out);
                     (record[dim], record[dim + 1]) = (softmax.largest, softmax.total);
                 }
             });
         });
-        for index in 0..parts {
-            let part = part(index);
+        let out = SharedRows::new(out, width);
+        self.for_rows(parts, records.len() / parts, &|index| {
+            let (part, items) = (part(index), &items[firsts[index]..firsts[index + 1]]);
             for query in 0..part.queries() {
                 let mut softmax = Softmax::EMPTY;
                 let mut sum = [0.0; super::HEAD_DIM_MAX];
-                for span in 0..spans {
-                    let at = (index * spans + span) * of_part + query * record;
-                    let (span_out, ends) = partials[at..][..record].split_at(dim);
-                    let of_span = Softmax { largest: ends[0], total: ends[1] };
-                    walk::merge(self.level(), &mut softmax, &mut sum[..dim], of_span, span_out);
+                for item in items {
+                    let record = &records[item.at + query * record..][..record];
+                    let of_span = Softmax { largest: record[dim], total: record[dim + 1] };
+                    let (level, sum) = (self.level(), &mut sum[..dim]);
+                    walk::merge(level, &mut softmax, sum, of_span, &record[..dim]);
                 }
                 let (row, head) = part.query(query);
-                softmax.finish(&sum[..dim], &mut out[row * width + head * dim..][..dim]);
+                // SAFETY: each head of each row is taken by one part.
+                softmax.finish(&sum[..dim], unsafe { out.range(row, head * dim, dim) });
             }
-        }
+        });
     }
 }
 
 impl Cut {
+    /// Whether some part of several spans is more than one `share`th of all.
+    fn is_uneven<'a>(&self, parts: usize, share: usize, part: &impl Fn(usize) -> Part<'a>) -> bool {
+        let (mut largest, mut total) = (0, 0);
+        // The parts of a tile are alike.
+        for part in (0..parts).step_by(self.kv_heads * self.chunks).map(part) {
+            let spans = part.spans().len();
+            largest = largest.max(if spans > 1 { spans * part.queries() } else { 0 });
+            total += self.kv_heads * self.chunks * spans * part.queries();
+        }
+        largest * share > total
+    }
+
     fn part<'a>(
         &self,
         cache: &'a KvCache,

@@ -65,7 +65,7 @@ impl Run<'_> {
         places.push(self.table, &positions[tokens - rows..], self.tile_rows);
         let mut out = vec![0.0; rows * heads * self.shape.head_dim];
         let q = (&qkv[(tokens - rows) * width..], width);
-        cpu.attention(&cache, &places, &self.spec, q, &mut Vec::new(), &mut out);
+        cpu.attention(&cache, &places, &self.spec, q, &mut AttentionScratch::default(), &mut out);
         out
     }
 }

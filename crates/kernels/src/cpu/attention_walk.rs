@@ -12,24 +12,31 @@ use std::ops::Range;
 /// Keys of a span.
 pub(super) const SPAN_TOKENS: usize = SPAN_BLOCKS * BLOCK_TOKENS;
 
+/// Floats between the scores of one query and the next: those of a span, and a few so that they do not all fall into
+/// the same lines of the processor's cache.
+pub(super) const SCORES_STRIDE: usize = SPAN_TOKENS + LANES;
+
 /// Most queries whose sums are kept in registers at a time: what they share, they load once.
 const fn group_of<S: Simd>() -> usize {
     if S::WIDE { 8 } else { 4 }
 }
 
-/// The queries that are packed together at this level.
-fn group(level: Level) -> usize {
-    match level.tier() {
-        Tier::Plain => group_of::<Plain>(),
-        #[cfg(target_arch = "x86_64")]
-        Tier::Avx2 => group_of::<Avx2>(),
-        #[cfg(target_arch = "x86_64")]
-        Tier::Avx512 => group_of::<Avx512>(),
-    }
+/// How many of `count` queries go together, so that no group is left with a few.
+#[inline(always)]
+fn group_width<S: Simd>(count: usize) -> usize {
+    count.div_ceil(count.div_ceil(group_of::<S>()))
 }
 
-/// Chains of additions in a score, each over a quarter of the head.
-const CHAINS: usize = 4;
+/// The same at this level.
+fn group(level: Level, count: usize) -> usize {
+    match level.tier() {
+        Tier::Plain => group_width::<Plain>(count),
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx2 => group_width::<Avx2>(count),
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx512 => group_width::<Avx512>(count),
+    }
+}
 
 /// Queries that share the keys and values they read: some heads of the rows of a tile.
 pub(super) struct Part<'a> {
@@ -81,7 +88,8 @@ impl Part<'_> {
 
     /// The queries, scaled: those of a [`group`] side by side, `[head_dim, group]`, group after group.
     pub(super) fn pack(&self, level: Level, packed: &mut [f32]) {
-        let (dim, count, group) = (self.head_dim(), self.queries(), group(level));
+        let (dim, count) = (self.head_dim(), self.queries());
+        let group = group(level, count);
         for first in (0..count).step_by(group) {
             let width = group.min(count - first);
             let packed = &mut packed[first * dim..][..width * dim];
@@ -120,11 +128,13 @@ impl Part<'_> {
 
 instantiate_simd!(
     /// The softmax of each query over one span: its state, and `Σ exp(score − largest) · value` in `out`
-    /// (`[queries, head_dim]`). Where a query sees nothing of the span, its state stays empty.
+    /// (`[queries, head_dim]`). Where a query sees nothing of the span, its state stays empty. In `scores` there is
+    /// room for a [`SCORES_STRIDE`] of each query.
     fn span(
         part: &Part<'_>,
         span: usize,
         packed: &[f32],
+        scores: &mut [f32],
         softmax: &mut [Softmax; QUERIES_MAX],
         out: &mut [f32],
     ) = span_body
@@ -136,192 +146,196 @@ fn span_body<S: Simd>(
     part: &Part<'_>,
     span: usize,
     packed: &[f32],
+    scores: &mut [f32],
     softmax: &mut [Softmax; QUERIES_MAX],
     out: &mut [f32],
 ) {
     let (dim, count, seen) = (part.head_dim(), part.queries(), part.blocks());
     let table = part.places.row(part.tile.first).blocks;
     let blocks = seen.start.max(span * SPAN_BLOCKS)..seen.end.min((span + 1) * SPAN_BLOCKS);
-    out.fill(0.0);
+    let mut heads = [(&[][..], &[][..]); SPAN_BLOCKS + 1];
+    // Beside the span's own, the block after it, to be asked for in time.
+    for (head, block) in heads.iter_mut().zip(blocks.start..seen.end) {
+        *head = part.cache.head(part.spec.layer, table[block], part.kv_head);
+    }
+    let (heads, next) = heads.split_at(blocks.len());
+    // From here on keys are counted from the first of the span's blocks that is seen.
+    let start = blocks.start * BLOCK_TOKENS;
+    let local = |position: usize| position.saturating_sub(start).min(blocks.len() * BLOCK_TOKENS);
     let mut visible = [(0, 0); QUERIES_MAX];
     for (query, visible) in visible[..count].iter_mut().enumerate() {
         let range = part.visible(query);
-        *visible = (range.start, range.end);
+        *visible = (local(range.start), local(range.end));
     }
-    let head = |block: usize| part.cache.head(part.spec.layer, table[block], part.kv_head);
-    for block in blocks {
-        let (keys, values) = head(block);
-        let next = head((block + 1).min(seen.end - 1));
-        for first in (0..count).step_by(group_of::<S>()) {
-            let width = group_of::<S>().min(count - first);
-            let group = Group {
-                softcap: part.spec.softcap,
-                start: block * BLOCK_TOKENS,
-                visible: &visible[first..][..width],
-                packed: &packed[first * dim..][..width * dim],
-                keys,
-                values,
-                next: if first == 0 { next } else { (&[], &[]) },
-            };
-            let (softmax, out) =
-                (&mut softmax[first..][..width], &mut out[first * dim..][..width * dim]);
-            match width {
-                1 => group.step::<S, 1>(simd, softmax, out),
-                2 => group.step::<S, 2>(simd, softmax, out),
-                3 => group.step::<S, 3>(simd, softmax, out),
-                4 => group.step::<S, 4>(simd, softmax, out),
-                5 => group.step::<S, 5>(simd, softmax, out),
-                6 => group.step::<S, 6>(simd, softmax, out),
-                7 => group.step::<S, 7>(simd, softmax, out),
-                _ => group.step::<S, 8>(simd, softmax, out),
-            }
+    for first in (0..count).step_by(group_width::<S>(count)) {
+        let width = group_width::<S>(count).min(count - first);
+        let group = Group {
+            softcap: part.spec.softcap,
+            visible: &visible[first..][..width],
+            packed: &packed[first * dim..][..width * dim],
+            heads,
+            next: (first == 0).then_some(next[0]),
+        };
+        let (softmax, out) =
+            (&mut softmax[first..][..width], &mut out[first * dim..][..width * dim]);
+        match width {
+            1 => group.walk::<S, 1>(simd, scores, softmax, out),
+            2 => group.walk::<S, 2>(simd, scores, softmax, out),
+            3 => group.walk::<S, 3>(simd, scores, softmax, out),
+            4 => group.walk::<S, 4>(simd, scores, softmax, out),
+            5 => group.walk::<S, 5>(simd, scores, softmax, out),
+            6 => group.walk::<S, 6>(simd, scores, softmax, out),
+            7 => group.walk::<S, 7>(simd, scores, softmax, out),
+            _ => group.walk::<S, 8>(simd, scores, softmax, out),
         }
     }
 }
 
-/// Sums of `R` queries with `16 · T` keys.
-type Sums<S, const R: usize, const T: usize> = [[<S as Simd>::F; T]; R];
+/// Keys of a head in a block, `[head_dim, BLOCK_TOKENS]`, and its values, `[BLOCK_TOKENS, head_dim]`.
+type Head<'a> = (&'a [[u16; BLOCK_TOKENS]], &'a [u16]);
 
-/// A few queries against one block.
+/// A few queries against the blocks of a span.
 struct Group<'a> {
     softcap: Option<f32>,
-    /// Position of the block's first key.
-    start: usize,
-    /// The first position that each query sees, and one past its last.
+    /// The first key that each query sees, and one past its last, counted from the first block.
     visible: &'a [(usize, usize)],
     /// `[head_dim, queries]`.
     packed: &'a [f32],
-    keys: &'a [[u16; BLOCK_TOKENS]],
-    values: &'a [u16],
-    /// Keys and values of the block to come, to be asked for in time; empty where others do so.
-    next: (&'a [[u16; BLOCK_TOKENS]], &'a [u16]),
+    heads: &'a [Head<'a>],
+    /// The block that comes after these, empty at the end; `None` where another group asks for what is to come.
+    next: Option<Head<'a>>,
 }
+
+/// Scores of some queries, then their weights.
+type Scores<const R: usize> = [[f32; SCORES_STRIDE]; R];
 
 impl Group<'_> {
     #[inline(always)]
-    fn step<S: Simd, const R: usize>(&self, simd: S, softmax: &mut [Softmax], out: &mut [f32]) {
-        let dim = self.keys.len();
-        let mut weights = [[0.0; BLOCK_TOKENS]; R];
-        // With 16 vector registers, half of the keys at a time.
-        if S::WIDE {
-            self.scores::<S, R, 2>(simd, 0, &mut weights);
-        } else {
-            self.scores::<S, R, 1>(simd, 0, &mut weights);
-            self.scores::<S, R, 1>(simd, 1, &mut weights);
-        }
-        let mut seen = 0;
-        for (query, weights) in weights.iter_mut().enumerate() {
-            let (from, to) = self.visible[query];
-            let from = from.saturating_sub(self.start);
-            let to = to.saturating_sub(self.start).min(BLOCK_TOKENS);
-            if from >= to {
-                *weights = [0.0; BLOCK_TOKENS];
-                continue;
-            }
-            seen = seen.max(to);
-            let out = &mut out[query * dim..][..dim];
-            soften(simd, weights, from..to, self.softcap, &mut softmax[query], out);
-        }
-        self.add_values::<S, R>(simd, &weights, seen, out);
-    }
-
-    /// Scores of `R` queries against `16 · T` keys from `16 · tile` on: four chains of additions, each over a
-    /// quarter of the head, `(c₀ + c₁) + (c₂ + c₃)`.
-    #[inline(always)]
-    fn scores<S: Simd, const R: usize, const T: usize>(
+    fn walk<S: Simd, const R: usize>(
         &self,
         simd: S,
-        tile: usize,
-        scores: &mut [[f32; BLOCK_TOKENS]; R],
+        scores: &mut [f32],
+        softmax: &mut [Softmax],
+        out: &mut [f32],
     ) {
-        let mut pairs = [[simd.splat(0.0); T]; R];
-        for pair in 0..2 {
-            // One query alone: two chains at a time, to hide the latency of an addition.
-            let (first, second) = if R == 1 {
-                self.two_chains::<S, R, T>(simd, tile, 2 * pair)
-            } else {
-                let first = self.chain::<S, R, T>(simd, tile, 2 * pair);
-                (first, self.chain::<S, R, T>(simd, tile, 2 * pair + 1))
-            };
-            for r in 0..R {
+        let scores = scores.as_chunks_mut::<SCORES_STRIDE>().0;
+        let scores: &mut Scores<R> = scores.first_chunk_mut().expect("room for all scores");
+        self.scores(simd, scores);
+        let (mut from, mut to) = (usize::MAX, 0);
+        for (query, scores) in scores.iter_mut().enumerate() {
+            let visible = self.visible[query];
+            let scores = &mut scores[..self.heads.len() * BLOCK_TOKENS];
+            softmax[query] = soften(simd, scores, visible, self.softcap);
+            if visible.0 < visible.1 {
+                (from, to) = (from.min(visible.0), to.max(visible.1));
+            }
+        }
+        self.add_values(simd, scores, from..to, out);
+    }
+
+    /// Scores of `R` queries against all blocks.
+    #[inline(always)]
+    fn scores<S: Simd, const R: usize>(&self, simd: S, scores: &mut Scores<R>) {
+        let (mut block, end) = (0, self.heads.len());
+        // Few queries take several blocks at a time, or their additions would wait for one another.
+        while R == 1 && block + 4 <= end {
+            self.scores_of_blocks::<S, R, 4>(simd, block, scores);
+            block += 4;
+        }
+        while R <= 2 && block + 2 <= end {
+            self.scores_of_blocks::<S, R, 2>(simd, block, scores);
+            block += 2;
+        }
+        while block < end {
+            self.scores_of_blocks::<S, R, 1>(simd, block, scores);
+            block += 1;
+        }
+    }
+
+    #[inline(always)]
+    fn scores_of_blocks<S: Simd, const R: usize, const B: usize>(
+        &self,
+        simd: S,
+        block: usize,
+        scores: &mut Scores<R>,
+    ) {
+        // With 16 vector registers, half of the keys at a time.
+        if S::WIDE {
+            self.chains::<S, R, B, 2>(simd, block, 0, scores);
+        } else {
+            self.chains::<S, R, B, 1>(simd, block, 0, scores);
+            self.chains::<S, R, B, 1>(simd, block, 1, scores);
+        }
+    }
+
+    /// Scores of `R` queries against `16 · T` keys, from `16 · tile` on, of each of `B` blocks: one chain of
+    /// additions over the head each.
+    #[inline(always)]
+    fn chains<S: Simd, const R: usize, const B: usize, const T: usize>(
+        &self,
+        simd: S,
+        block: usize,
+        tile: usize,
+        scores: &mut Scores<R>,
+    ) {
+        let packed = self.packed.as_chunks::<R>().0;
+        let keys: [_; B] = std::array::from_fn(|b| &self.heads[block + b].0[..packed.len()]);
+        let next: [&[u16]; B] = std::array::from_fn(|b| match self.next {
+            Some(_) if tile == 0 => self.after_keys(block + b, B),
+            _ => &[],
+        });
+        let mut sums = [[[simd.splat(0.0); T]; B]; R];
+        for (element, q) in packed.iter().enumerate() {
+            for b in 0..B {
+                if let Some(line) = next[b].get(element * BLOCK_TOKENS..) {
+                    simd.prefetch(line);
+                }
+                let line = keys[b][element].as_chunks::<LANES>().0;
+                let mut keys = [simd.splat(0.0); T];
                 for t in 0..T {
-                    let sum = simd.add(first[r][t], second[r][t]);
-                    if pair == 0 {
-                        pairs[r][t] = sum;
-                    } else {
-                        let scores = &mut scores[r].as_chunks_mut::<LANES>().0[tile + t];
-                        simd.store(simd.add(pairs[r][t], sum), scores);
+                    keys[t] = simd.widen(&line[tile + t]);
+                }
+                for r in 0..R {
+                    let q = simd.splat(q[r]);
+                    for t in 0..T {
+                        sums[r][b][t] = simd.mul_add(q, keys[t], sums[r][b][t]);
                     }
+                }
+            }
+        }
+        for r in 0..R {
+            for b in 0..B {
+                let scores = scores[r][(block + b) * BLOCK_TOKENS..].as_chunks_mut::<LANES>().0;
+                for t in 0..T {
+                    simd.store(sums[r][b][t], &mut scores[tile + t]);
                 }
             }
         }
     }
 
-    /// Elements of the head in chain `number`: their keys and queries.
+    /// What is read `ahead` blocks after the keys of `block`: more keys, or the first values.
     #[inline(always)]
-    fn quarter<const R: usize>(&self, number: usize) -> (&[[u16; BLOCK_TOKENS]], &[[f32; R]]) {
-        let length = self.keys.len() / CHAINS;
-        let packed = self.packed.as_chunks::<R>().0;
-        (&self.keys[number * length..][..length], &packed[number * length..][..length])
-    }
-
-    /// One chain of [`Group::scores`].
-    #[inline(always)]
-    fn chain<S: Simd, const R: usize, const T: usize>(
-        &self,
-        simd: S,
-        tile: usize,
-        number: usize,
-    ) -> Sums<S, R, T> {
-        let mut sums = [[simd.splat(0.0); T]; R];
-        let (lines, packed) = self.quarter::<R>(number);
-        self.ask_for_keys(simd, tile, number);
-        for (line, q) in lines.iter().zip(packed) {
-            accumulate(simd, tile, line, q, &mut sums);
-        }
-        sums
-    }
-
-    /// Two chains of [`Group::scores`], from `number` on.
-    #[inline(always)]
-    fn two_chains<S: Simd, const R: usize, const T: usize>(
-        &self,
-        simd: S,
-        tile: usize,
-        number: usize,
-    ) -> (Sums<S, R, T>, Sums<S, R, T>) {
-        let mut sums = [[[simd.splat(0.0); T]; R]; 2];
-        let (lines, packed) = self.quarter::<R>(number);
-        let (more_lines, more_packed) = self.quarter::<R>(number + 1);
-        self.ask_for_keys(simd, tile, number);
-        self.ask_for_keys(simd, tile, number + 1);
-        for ((line, q), (more_line, more_q)) in
-            lines.iter().zip(packed).zip(more_lines.iter().zip(more_packed))
-        {
-            accumulate(simd, tile, line, q, &mut sums[0]);
-            accumulate(simd, tile, more_line, more_q, &mut sums[1]);
-        }
-        (sums[0], sums[1])
-    }
-
-    /// Asks for a quarter of the next block's keys.
-    #[inline(always)]
-    fn ask_for_keys<S: Simd>(&self, simd: S, tile: usize, number: usize) {
-        let length = self.keys.len() / CHAINS;
-        if tile == 0 && !self.next.0.is_empty() {
-            for line in &self.next.0[number * length..][..length] {
-                simd.prefetch(line);
-            }
+    fn after_keys(&self, block: usize, ahead: usize) -> &[u16] {
+        match self.heads.get(block + ahead) {
+            Some((keys, _)) => keys.as_flattened(),
+            None => self.heads[(block + ahead) - self.heads.len()].1,
         }
     }
 
-    /// `out[q] += Σ weights[q][j] · values[j]` over the first `seen` keys, key after key.
+    /// What is read after the values of `block`: more of them, or the keys of the next span.
+    #[inline(always)]
+    fn after_values(&self, block: usize) -> &[u16] {
+        let more = self.heads.get(block + 1).map(|(_, values)| *values);
+        self.next.map_or(&[], |(keys, _)| more.unwrap_or(keys.as_flattened()))
+    }
+
+    /// `out[q] = Σ weights[q][j] · values[j]` over the keys `j`, in their order.
     #[inline(always)]
     fn add_values<S: Simd, const R: usize>(
         &self,
         simd: S,
-        weights: &[[f32; BLOCK_TOKENS]; R],
-        seen: usize,
+        weights: &Scores<R>,
+        keys: Range<usize>,
         out: &mut [f32],
     ) {
         let columns = match (S::WIDE, R) {
@@ -329,19 +343,20 @@ impl Group<'_> {
             (true, _) | (false, 2) => 2,
             (false, _) => 1,
         };
-        let chunks = self.keys.len() / LANES;
+        let chunks = out.len() / R / LANES;
         let mut chunk = 0;
         while chunk < chunks {
-            match columns.min(chunks - chunk) {
-                4 => self.add_columns::<S, R, 4>(simd, weights, seen, chunk, out),
-                2 | 3 => self.add_columns::<S, R, 2>(simd, weights, seen, chunk, out),
-                _ => self.add_columns::<S, R, 1>(simd, weights, seen, chunk, out),
-            }
-            chunk += match columns.min(chunks - chunk) {
+            let width = match columns.min(chunks - chunk) {
                 4 => 4,
                 2 | 3 => 2,
                 _ => 1,
             };
+            match width {
+                4 => self.add_columns::<S, R, 4>(simd, weights, &keys, chunk, out),
+                2 => self.add_columns::<S, R, 2>(simd, weights, &keys, chunk, out),
+                _ => self.add_columns::<S, R, 1>(simd, weights, &keys, chunk, out),
+            }
+            chunk += width;
         }
     }
 
@@ -350,39 +365,38 @@ impl Group<'_> {
     fn add_columns<S: Simd, const R: usize, const N: usize>(
         &self,
         simd: S,
-        weights: &[[f32; BLOCK_TOKENS]; R],
-        seen: usize,
+        weights: &Scores<R>,
+        keys: &Range<usize>,
         chunk: usize,
         out: &mut [f32],
     ) {
-        let chunks = self.keys.len() / LANES;
-        let values = self.values.as_chunks::<LANES>().0;
         let out = out.as_chunks_mut::<LANES>().0;
-        assert!(seen <= BLOCK_TOKENS && chunk + N <= chunks, "columns outside the head");
-        assert!(values.len() == BLOCK_TOKENS * chunks && out.len() == R * chunks, "odd shapes");
+        let chunks = out.len() / R;
+        assert!(keys.end <= SPAN_TOKENS && chunk + N <= chunks, "columns outside the head");
         let zero = simd.splat(0.0);
         let mut sums = [[zero; N]; R];
-        for r in 0..R {
-            for n in 0..N {
-                sums[r][n] = simd.load(&out[r * chunks + chunk + n]);
-            }
-        }
-        for key in 0..seen {
-            for n in (0..N).step_by(2) {
-                if let Some(line) = self.next.1.get((key * chunks + chunk + n) * LANES..) {
-                    simd.prefetch(line);
+        for (block, (_, values)) in self.heads.iter().enumerate() {
+            let (start, next) = (block * BLOCK_TOKENS, self.after_values(block));
+            let values = values.as_chunks::<LANES>().0;
+            assert!(values.len() == BLOCK_TOKENS * chunks, "values of odd shape");
+            for key in keys.start.max(start)..keys.end.min(start + BLOCK_TOKENS) {
+                let first = (key - start) * chunks + chunk;
+                for n in (0..N).step_by(2) {
+                    if let Some(line) = next.get((first + n) * LANES..) {
+                        simd.prefetch(line);
+                    }
                 }
-            }
-            let mut row = [zero; N];
-            for n in 0..N {
-                // SAFETY: `key < BLOCK_TOKENS` and `chunk + n < chunks`, whose product is the length.
-                row[n] = simd.widen(unsafe { values.get_unchecked(key * chunks + chunk + n) });
-            }
-            for r in 0..R {
-                // SAFETY: `key < seen <= BLOCK_TOKENS`.
-                let weight = simd.splat(unsafe { *weights[r].get_unchecked(key) });
+                let mut row = [zero; N];
                 for n in 0..N {
-                    sums[r][n] = simd.mul_add(weight, row[n], sums[r][n]);
+                    // SAFETY: `key - start < BLOCK_TOKENS` and `chunk + n < chunks`, whose product is the length.
+                    row[n] = simd.widen(unsafe { values.get_unchecked(first + n) });
+                }
+                for r in 0..R {
+                    // SAFETY: `key < keys.end <= SPAN_TOKENS`, which is less than the stride.
+                    let weight = simd.splat(unsafe { *weights[r].get_unchecked(key) });
+                    for n in 0..N {
+                        sums[r][n] = simd.mul_add(weight, row[n], sums[r][n]);
+                    }
                 }
             }
         }
@@ -394,65 +408,39 @@ impl Group<'_> {
     }
 }
 
-/// Adds one element's products of `R` queries and `16 · T` keys.
-#[inline(always)]
-fn accumulate<S: Simd, const R: usize, const T: usize>(
-    simd: S,
-    tile: usize,
-    line: &[u16; BLOCK_TOKENS],
-    q: &[f32; R],
-    sums: &mut [[S::F; T]; R],
-) {
-    let line = line.as_chunks::<LANES>().0;
-    let mut keys = [simd.splat(0.0); T];
-    for t in 0..T {
-        keys[t] = simd.widen(&line[tile + t]);
-    }
-    for r in 0..R {
-        let q = simd.splat(q[r]);
-        for t in 0..T {
-            sums[r][t] = simd.mul_add(q, keys[t], sums[r][t]);
-        }
-    }
-}
-
-/// Turns the scores of a block, of which `visible` count, into weights; where they hold a new largest one, what
-/// was summed before shrinks.
+/// Turns the scores of a span, of which those `from..to` count, into weights `exp(score − largest)`.
 #[inline(always)]
 fn soften<S: Simd>(
     simd: S,
-    scores: &mut [f32; BLOCK_TOKENS],
-    visible: Range<usize>,
+    scores: &mut [f32],
+    (from, to): (usize, usize),
     softcap: Option<f32>,
-    softmax: &mut Softmax,
-    out: &mut [f32],
-) {
+) -> Softmax {
+    if from >= to {
+        scores.fill(0.0);
+        return Softmax::EMPTY;
+    }
     let tiles = scores.as_chunks_mut::<LANES>().0;
-    let mut block_largest = f32::NEG_INFINITY;
-    for (tile, scores) in tiles.iter_mut().enumerate() {
-        let mut lanes = Lanes(*scores);
-        if let Some(cap) = softcap {
-            lanes = lanes.mul(Lanes::splat(1.0 / cap)).tanh().mul(Lanes::splat(cap));
+    if let Some(cap) = softcap {
+        for scores in tiles.iter_mut() {
+            let capped = Lanes(*scores).mul(Lanes::splat(1.0 / cap)).tanh();
+            *scores = capped.mul(Lanes::splat(cap)).0;
         }
-        for (lane, score) in lanes.0.iter_mut().enumerate() {
-            let key = tile * LANES + lane;
-            *score =
-                if visible.start <= key && key < visible.end { *score } else { f32::NEG_INFINITY };
-        }
-        *scores = lanes.0;
-        block_largest = block_largest.max(simd.largest(simd.load(scores)));
     }
-    if block_largest > softmax.largest {
-        let shrink = exp(softmax.largest - block_largest);
-        softmax.total *= shrink;
-        out.iter_mut().for_each(|x| *x *= shrink);
-        softmax.largest = block_largest;
+    scores[..from].fill(f32::NEG_INFINITY);
+    scores[to..].fill(f32::NEG_INFINITY);
+    let tiles = scores.as_chunks_mut::<LANES>().0;
+    let mut largest = Lanes::splat(f32::NEG_INFINITY);
+    for scores in tiles.iter() {
+        largest = Lanes(*scores).max(largest);
     }
+    let largest = simd.largest(simd.load(&largest.0));
+    let mut total = Lanes::ZERO;
     for scores in tiles {
-        let exps = Lanes(*scores).add(Lanes::splat(-softmax.largest)).exp();
-        *scores = exps.0;
-        softmax.total += simd.sum(simd.load(scores));
+        *scores = Lanes(*scores).add(Lanes::splat(-largest)).exp().0;
+        total = total.add(Lanes(*scores));
     }
+    Softmax { largest, total: simd.sum(simd.load(&total.0)) }
 }
 
 instantiate!(

@@ -2,6 +2,7 @@
 
 use super::lanes::LANES;
 use super::simd::Simd;
+use super::storage::Storage;
 use std::marker::PhantomData;
 
 /// Tokens in a block of the cache, which is also the stride in which attention walks keys.
@@ -9,9 +10,6 @@ pub const BLOCK_TOKENS: usize = 32;
 
 /// Most elements of a head.
 pub const HEAD_DIM_MAX: usize = 256;
-
-/// Numbers in a line of the processor's cache.
-const LINE: usize = 64 / size_of::<u16>();
 
 /// What a cache is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +48,8 @@ impl KvShape {
 pub struct KvCache {
     shape: KvShape,
     blocks: usize,
-    /// Half-precision bits; from `start` on, which lies on a line of the processor's cache.
-    data: Vec<u16>,
-    start: usize,
+    /// Half-precision bits.
+    data: Storage,
 }
 
 impl KvCache {
@@ -64,9 +61,7 @@ impl KvCache {
     pub fn new(shape: KvShape, blocks: usize) -> Self {
         let dim = shape.head_dim;
         assert!(dim.is_multiple_of(LANES) && dim <= HEAD_DIM_MAX, "a head of {dim} elements");
-        let data = vec![0; shape.layers * blocks * shape.layer_block() + LINE];
-        let start = data.as_ptr().align_offset(64).min(LINE);
-        Self { shape, blocks, data, start }
+        Self { shape, blocks, data: Storage::zeroed(blocks * shape.block_bytes()) }
     }
 
     /// What it was made for.
@@ -80,7 +75,7 @@ impl KvCache {
     fn block_start(&self, layer: usize, block: u32) -> usize {
         assert!((block as usize) < self.blocks, "block {block} of {}", self.blocks);
         assert!(layer < self.shape.layers, "layer {layer} of {}", self.shape.layers);
-        self.start + (layer * self.blocks + block as usize) * self.shape.layer_block()
+        (layer * self.blocks + block as usize) * self.shape.layer_block()
     }
 
     /// Keys `[head_dim, BLOCK_TOKENS]` and values `[BLOCK_TOKENS, head_dim]` of a head in a block.
@@ -92,7 +87,7 @@ impl KvCache {
         kv_head: usize,
     ) -> (&[[u16; BLOCK_TOKENS]], &[u16]) {
         let len = self.shape.head_block();
-        let head = &self.data[self.block_start(layer, block) + kv_head * len..][..len];
+        let head = &self.data.halves()[self.block_start(layer, block) + kv_head * len..][..len];
         let (keys, values) = head.split_at(len / 2);
         (keys.as_chunks().0, values)
     }
@@ -101,7 +96,7 @@ impl KvCache {
     pub(super) fn writer(&mut self, layer: usize) -> LayerWriter<'_> {
         let first = self.block_start(layer, 0);
         let len = self.blocks * self.shape.layer_block();
-        let data = self.data[first..][..len].as_mut_ptr();
+        let data = self.data.halves_mut()[first..][..len].as_mut_ptr();
         LayerWriter { shape: self.shape, blocks: self.blocks, data, borrow: PhantomData }
     }
 }

@@ -31,7 +31,7 @@ mod tiles;
 mod weight;
 
 pub use activation::Activation;
-pub use attention::Attention;
+pub use attention::{Attention, AttentionScratch};
 pub use block_type::BlockType;
 pub use heads::Heads;
 pub use kv_cache::{BLOCK_TOKENS, HEAD_DIM_MAX, KvCache, KvShape, Places};

@@ -27,7 +27,11 @@ pub(super) trait Simd: Copy {
     fn store(self, x: Self::F, out: &mut [f32; LANES]);
     /// `a · b + c` with one rounding.
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The largest magnitude of both; infinite or not a number when any element is. (Magnitudes compare as integers
+    /// do, and those of numbers are below those of the others.)
+    fn largest_magnitude(self, a: Self::F, b: Self::F) -> f32;
+    /// The integers nearest to `x · factor`, ties to even, as signed bytes, and their sum. All must fit.
+    fn bytes(self, x: Self::F, factor: Self::F, out: &mut [u8; LANES]) -> i32;
     /// All of them, in the order of [`Lanes::sum`].
     fn sum(self, x: Self::F) -> f32;
     /// As [`Lanes::max_lane`].
@@ -80,8 +84,20 @@ impl Simd for Plain {
     }
 
     #[inline(always)]
-    fn add(self, a: Lanes, b: Lanes) -> Lanes {
-        a.add(b)
+    fn largest_magnitude(self, a: Lanes, b: Lanes) -> f32 {
+        let magnitude = |x: &f32| x.to_bits() & 0x7fff_ffff;
+        f32::from_bits(a.0.iter().chain(&b.0).map(magnitude).max().unwrap_or(0))
+    }
+
+    #[inline(always)]
+    fn bytes(self, x: Lanes, factor: Lanes, out: &mut [u8; LANES]) -> i32 {
+        let mut sum = 0;
+        for (out, x) in out.iter_mut().zip(x.mul(factor).0) {
+            let code = x.round_ties_even() as i8;
+            sum += i32::from(code);
+            *out = code.cast_unsigned();
+        }
+        sum
     }
 
     #[inline(always)]
@@ -164,6 +180,36 @@ mod x86 {
         }
     }
 
+    /// The largest of eight integers that are not negative, as the float of those bits.
+    ///
+    /// # Safety
+    /// The processor must have AVX2.
+    #[inline(always)]
+    unsafe fn largest_of_eight(x: __m256i) -> f32 {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let four = _mm_max_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+            let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b11_10>(four));
+            let one = _mm_max_epi32(two, _mm_shuffle_epi32::<1>(two));
+            f32::from_bits(_mm_cvtsi128_si32(one).cast_unsigned())
+        }
+    }
+
+    /// The sum of sixteen signed bytes: of them as unsigned ones, less what that adds.
+    ///
+    /// # Safety
+    /// The processor must have SSE2, which belongs to x86-64.
+    #[inline(always)]
+    unsafe fn sum_of_bytes(x: __m128i) -> i32 {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let unsigned = _mm_xor_si128(x, _mm_set1_epi8(i8::MIN));
+            let halves = _mm_sad_epu8(unsigned, _mm_setzero_si128());
+            let sum = _mm_add_epi64(halves, _mm_unpackhi_epi64(halves, halves));
+            _mm_cvtsi128_si32(sum) - 16 * 128
+        }
+    }
+
     // In both implementations below:
     // SAFETY: `self` exists, so its maker promised the instructions; arrays are as long as what is read or
     // written, and the instructions used ask for no alignment.
@@ -224,9 +270,31 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        fn largest_magnitude(self, a: Self::F, b: Self::F) -> f32 {
             // SAFETY: see above.
-            unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
+            unsafe {
+                let sign = _mm256_set1_epi32(i32::MIN);
+                let magnitude = |x| _mm256_andnot_si256(sign, _mm256_castps_si256(x));
+                let of_two = |x: Self::F| _mm256_max_epi32(magnitude(x[0]), magnitude(x[1]));
+                largest_of_eight(_mm256_max_epi32(of_two(a), of_two(b)))
+            }
+        }
+
+        #[inline(always)]
+        fn bytes(self, x: Self::F, factor: Self::F, out: &mut [u8; LANES]) -> i32 {
+            // SAFETY: see above.
+            unsafe {
+                let [low, high] = [0, 1]
+                    .map(|half: usize| _mm256_cvtps_epi32(_mm256_mul_ps(x[half], factor[half])));
+                // Within each half of the register: four of the low eight, then four of the high ones.
+                let words =
+                    _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
+                let (low, high) =
+                    (_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+                let bytes = _mm_packs_epi16(low, high);
+                _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
+                sum_of_bytes(bytes)
+            }
         }
 
         #[inline(always)]
@@ -294,9 +362,25 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn add(self, a: __m512, b: __m512) -> __m512 {
+        fn largest_magnitude(self, a: __m512, b: __m512) -> f32 {
             // SAFETY: see above.
-            unsafe { _mm512_add_ps(a, b) }
+            unsafe {
+                let bits = |x| _mm512_castps_si512(_mm512_abs_ps(x));
+                let most = _mm512_max_epi32(bits(a), bits(b));
+                let (low, high) =
+                    (_mm512_castsi512_si256(most), _mm512_extracti64x4_epi64::<1>(most));
+                largest_of_eight(_mm256_max_epi32(low, high))
+            }
+        }
+
+        #[inline(always)]
+        fn bytes(self, x: __m512, factor: __m512, out: &mut [u8; LANES]) -> i32 {
+            // SAFETY: see above.
+            unsafe {
+                let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(x, factor)));
+                _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
+                sum_of_bytes(bytes)
+            }
         }
 
         #[inline(always)]

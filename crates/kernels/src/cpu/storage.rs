@@ -1,4 +1,4 @@
-//! Memory for repacked weights.
+//! Memory for what is large: repacked weights, and the cache of keys and values.
 
 use super::tiles::VECTOR;
 use memmap2::MmapMut;
@@ -7,8 +7,9 @@ use std::sync::Arc;
 /// The unit in which the operating system hands out huge pages.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Zeroed memory that starts at a vector's boundary, on huge pages where the system has them: a pass over the
-/// weights touches each page once, and small ones would cost an address translation every 4 KiB.
+/// Zeroed memory that starts at a vector's boundary, on huge pages where the system has them: a step
+/// touches each page once, and small ones would cost an address translation every 4 KiB. It is taken from the system
+/// as it is first written.
 #[derive(Debug)]
 pub(super) struct Storage {
     map: MmapMut,
@@ -24,7 +25,7 @@ impl Storage {
     /// When the operating system refuses the memory.
     pub(super) fn zeroed(len: usize) -> Self {
         let slack = if len >= HUGE_PAGE { HUGE_PAGE } else { 0 };
-        let map = MmapMut::map_anon((len + slack).max(1)).expect("memory for the weights");
+        let map = MmapMut::map_anon((len + slack).max(1)).expect("memory");
         let address = map.as_ptr().addr();
         let start = if slack > 0 { address.next_multiple_of(HUGE_PAGE) - address } else { 0 };
         // Advice that is not taken costs speed alone.
@@ -35,6 +36,20 @@ impl Storage {
 
     pub(super) fn bytes(&self) -> &[u8] {
         &self.map[self.start..][..self.len]
+    }
+
+    /// The same as half-precision bits.
+    pub(super) fn halves(&self) -> &[u16] {
+        let bytes = self.bytes();
+        // SAFETY: the start is that of a page, any bits are a number, and the borrow is passed on.
+        unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / 2) }
+    }
+
+    /// The same to write to.
+    pub(super) fn halves_mut(&mut self) -> &mut [u16] {
+        let bytes = self.bytes_mut();
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / 2) }
     }
 
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {

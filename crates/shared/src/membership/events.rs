@@ -33,6 +33,15 @@ pub struct Announcement {
     pub draining: bool,
 }
 
+/// Which incarnation says goodbye; what is not given matches any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Goodbye {
+    /// Its generation.
+    pub generation: Option<Generation>,
+    /// Its nonce: of two processes that came to the same generation, which one.
+    pub nonce: Option<String>,
+}
+
 /// A registration was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {

@@ -21,7 +21,7 @@ mod node;
 mod record;
 mod snapshot;
 
-pub use events::{Accepted, Announcement, Check, Conflict, Target, Transition};
+pub use events::{Accepted, Announcement, Check, Conflict, Goodbye, Target, Transition};
 pub use node::{
     Generation, InFlight, ModelRef, NodeLoad, NodeState, NodeType, NodeView, ReportedLoad, Token,
 };
@@ -141,13 +141,13 @@ impl Membership {
     }
 
     /// A node said goodbye. False: that incarnation is not (or no longer) known.
-    pub fn leave(&mut self, now: Time, id: &str, generation: Option<Generation>) -> bool {
+    pub fn leave(&mut self, now: Time, id: &str, goodbye: &Goodbye) -> bool {
         let Some(node) = self.nodes.get(id) else { return false };
-        if generation.is_some_and(|generation| generation < node.generation()) {
+        if !node.is_meant_by(goodbye) {
             return false;
         }
         let forget_at = now + self.rules.retention;
-        self.update(id, |node| node.leave(now, generation, forget_at));
+        self.update(id, |node| node.leave(now, goodbye.generation, forget_at));
         true
     }
 

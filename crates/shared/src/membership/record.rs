@@ -1,8 +1,8 @@
 //! One node of the membership, and the rules of its life.
 
 use super::{
-    Announcement, Check, Conflict, Generation, NodeLoad, NodeState, NodeView, ReportedLoad, Target,
-    Time,
+    Announcement, Check, Conflict, Generation, Goodbye, NodeLoad, NodeState, NodeView,
+    ReportedLoad, Target, Time,
 };
 use std::sync::Arc;
 
@@ -136,6 +136,18 @@ impl Node {
         }
         self.announcement = announcement;
         true
+    }
+
+    /// Whether a goodbye is that of this incarnation or of a newer one. One that was long under way may be of a
+    /// predecessor, and the successor may have come to the same generation.
+    pub(super) fn is_meant_by(&self, goodbye: &Goodbye) -> bool {
+        match goodbye.generation {
+            Some(generation) if generation != self.generation => generation > self.generation,
+            _ => match (&goodbye.nonce, &self.announcement.nonce) {
+                (Some(said), Some(known)) => said == known,
+                _ => true,
+            },
+        }
     }
 
     /// A goodbye of a newer incarnation than the known one is remembered too: whoever comes next

@@ -161,7 +161,7 @@ fn an_older_incarnation_never_wins() {
     let mut membership = with_ready_a();
     let older = membership.register(at(1), announce("a", 80, 4));
     assert_eq!(older, Err(Conflict::OlderGeneration { current: Generation(5) }));
-    assert!(!membership.leave(at(1), "a", Some(Generation(4))));
+    assert!(!membership.leave(at(1), "a", &goodbye(4)));
     assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
     let newer = membership.register(at(1), announce("a", 80, 6));
     assert!(matches!(newer, Err(Conflict::Contested(_))), "5 was alive a moment ago: {newer:?}");
@@ -249,7 +249,7 @@ fn draining_takes_no_new_requests_and_leaving_is_final() {
     assert!(membership.snapshot().has_model("m"));
     membership.checked(at(2), "a", Generation(5), passed());
     assert_eq!(state(&membership, "a"), Some(NodeState::Draining));
-    assert!(membership.leave(at(3), "a", Some(Generation(5))));
+    assert!(membership.leave(at(3), "a", &goodbye(5)));
     assert_eq!(state(&membership, "a"), Some(NodeState::Gone));
     assert!(membership.start_checks(at(3), 9).is_empty());
 }
@@ -257,10 +257,25 @@ fn draining_takes_no_new_requests_and_leaving_is_final() {
 #[test]
 fn a_goodbye_of_an_incarnation_that_was_never_heard_counts() {
     let mut membership = with_ready_a();
-    assert!(membership.leave(at(1), "a", Some(Generation(9))));
+    assert!(membership.leave(at(1), "a", &goodbye(9)));
     let next = membership.register(at(1), announce("a", 80, 9));
     assert_eq!(next, Err(Conflict::OlderGeneration { current: Generation(9) }));
     assert_eq!(membership.register(at(1), announce("a", 80, 10)), Ok(Accepted::Registered));
+}
+
+/// What `announce("a", …)` of that generation says in the end.
+fn goodbye(generation: u64) -> Goodbye {
+    let nonce = Some(format!("a-{generation}"));
+    Goodbye { generation: Some(Generation(generation)), nonce }
+}
+
+#[test]
+fn a_late_goodbye_is_not_that_of_a_successor_of_the_same_generation() {
+    let mut membership = with_ready_a();
+    let late = Goodbye { nonce: Some("of its predecessor".into()), ..goodbye(5) };
+    assert!(!membership.leave(at(1), "a", &late));
+    assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
+    assert!(membership.leave(at(1), "a", &Goodbye { nonce: None, ..goodbye(5) }), "it may not say");
 }
 
 #[test]
@@ -414,7 +429,7 @@ proptest! {
                     let _ = membership.register(now, announcement);
                 }
                 Event::Leave { id, generation } => {
-                    membership.leave(now, ids[id], Some(Generation(generation)));
+                    membership.leave(now, ids[id], &goodbye(generation));
                 }
                 Event::Check { id, generation, check } => {
                     membership.checked(now, ids[id], Generation(generation), check);

@@ -6,7 +6,7 @@ use crate::{
     NodeVitals,
     config::OperationsConfig,
     endpoint::Endpoint,
-    membership::Generation,
+    identity::NodeIdentity,
     registration::wire::{Peers, Refused, Registered, Registration},
     tls::{ClientTls, TlsError, own_certificate},
 };
@@ -138,11 +138,12 @@ impl OperationsClient {
     pub async fn leave(
         &self,
         server: impl Into<Endpoint>,
-        id: &str,
-        generation: Generation,
+        identity: &NodeIdentity,
         secret: Option<&str>,
     ) -> Result<(), ClientError> {
-        let path = format!("/registration/{id}?generation={generation}");
+        let NodeIdentity { id, nonce, .. } = identity;
+        let generation = identity.generation();
+        let path = format!("/registration/{id}?generation={generation}&nonce={nonce}");
         let question = Question { method: Method::DELETE, path: &path, secret, body: Bytes::new() };
         self.send(&server.into(), question).await.map(|_| ())
     }

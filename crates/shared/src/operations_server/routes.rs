@@ -3,7 +3,7 @@
 use super::{Context, negotiate};
 use crate::{
     NodeVitals,
-    membership::Generation,
+    membership::{Generation, Goodbye},
     registration::{
         policy,
         wire::{self, Refusal},
@@ -118,25 +118,24 @@ async fn register(context: &Context, caller: SocketAddr, request: Request<Incomi
 
 fn leave(context: &Context, caller: SocketAddr, request: &Request<Incoming>, id: &str) -> Answer {
     let outcome = authorize(context, caller, request)
-        .and_then(|()| generation(request.uri().query()))
-        .and_then(|generation| context.leave(id, generation));
+        .and_then(|()| goodbye(request.uri().query().unwrap_or_default()))
+        .and_then(|goodbye| context.leave(id, &goodbye));
     match outcome {
         Ok(()) => json(StatusCode::OK, &serde_json::json!({ "status": "left" })),
         Err(refusal) => refuse(&refusal),
     }
 }
 
-/// `?generation=N`, if given.
-fn generation(query: Option<&str>) -> Result<Option<Generation>, Refusal> {
-    let Some(text) =
-        query.and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("generation=")))
-    else {
-        return Ok(None);
+/// `?generation=N&nonce=TEXT`, as far as given.
+fn goodbye(query: &str) -> Result<Goodbye, Refusal> {
+    let value =
+        |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    let generation = |text: &str| {
+        let malformed = |_| Refusal::Malformed(format!("generation `{text}` is not a number"));
+        text.parse().map(Generation).map_err(malformed)
     };
-    let number = text
-        .parse()
-        .map_err(|_| Refusal::Malformed(format!("generation `{text}` is not a number")))?;
-    Ok(Some(Generation(number)))
+    let nonce = value("nonce").map(str::to_owned);
+    Ok(Goodbye { generation: value("generation").map(generation).transpose()?, nonce })
 }
 
 fn authorize(

@@ -15,8 +15,8 @@ use crate::{
     endpoint::{Endpoint, host_of},
     identity::NodeIdentity,
     membership::{
-        Accepted, Announcement, Check, Conflict, Generation, Membership, NodeState, NodeType,
-        Rules, Snapshot, Target, Transition,
+        Accepted, Announcement, Check, Conflict, Generation, Goodbye, Membership, NodeState,
+        NodeType, Rules, Snapshot, Target, Transition,
     },
     operations_client::{ClientError, OperationsClient},
     tls::ClientTls,
@@ -162,12 +162,12 @@ impl Registry {
         Ok(Registered { status, lease_ms, instance: self.instance.clone(), peers })
     }
 
-    /// A node leaves; an older generation than the known one is ignored.
+    /// A node leaves; the goodbye of an earlier incarnation than the known one is ignored.
     ///
     /// # Errors
     /// If that incarnation is not known.
-    pub fn leave(&self, id: &str, generation: Option<Generation>) -> Result<(), Refusal> {
-        if self.change(|members, now| members.leave(now, id, generation)) {
+    pub fn leave(&self, id: &str, goodbye: &Goodbye) -> Result<(), Refusal> {
+        if self.change(|members, now| members.leave(now, id, goodbye)) {
             Ok(())
         } else {
             Err(Refusal::UnknownNode(id.into()))

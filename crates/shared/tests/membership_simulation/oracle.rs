@@ -9,15 +9,16 @@
 
 use crate::process::{LEASE, Process};
 use inferno_shared::membership::{
-    Announcement, Check, Generation, NodeState, NodeView, Snapshot, Target,
+    Announcement, Check, Generation, Goodbye, NodeState, Snapshot, Target,
 };
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 /// From the last fault to everyone's being known for what it is.
 pub(crate) const RECOVERY: Duration = LEASE;
 
-/// One process among those that claim an id: two of them may well come to the same generation.
-type Incarnation = (String, SocketAddr, Generation);
+/// One process among those that claim an id: two of them may well come to the same generation, even at the same
+/// address.
+type Incarnation = (String, SocketAddr, Generation, Option<String>);
 
 /// What one proxy has been told of each incarnation.
 #[derive(Debug, Default)]
@@ -39,13 +40,16 @@ impl Oracle {
     }
 
     /// The proxy took a goodbye.
-    pub(crate) fn left(&mut self, id: &str, address: SocketAddr, generation: Generation) {
-        self.retired.insert((id.to_owned(), address, generation), "it said goodbye");
+    pub(crate) fn left(&mut self, id: &str, address: SocketAddr, goodbye: &Goodbye) {
+        if let Some(generation) = goodbye.generation {
+            let key = (id.to_owned(), address, generation, goodbye.nonce.clone());
+            self.retired.insert(key, "it said goodbye");
+        }
     }
 
     /// A check of `target` came back; `state` is the node's before it.
     pub(crate) fn checked(&mut self, target: &Target, check: Check, state: Option<NodeState>) {
-        let key = (target.id.clone(), target.address, target.generation);
+        let key = incarnation(target);
         match check {
             Check::Passed { draining: true, .. } => {
                 self.lost.remove(&key);
@@ -62,13 +66,13 @@ impl Oracle {
     }
 
     /// The data path was refused a connection.
-    pub(crate) fn refused(&mut self, node: &NodeView) {
-        self.lost.insert(incarnation(node), "it refused a connection");
+    pub(crate) fn refused(&mut self, target: &Target) {
+        self.lost.insert(incarnation(target), "it refused a connection");
     }
 
     /// A request goes to that incarnation.
-    pub(crate) fn routed(&self, node: &NodeView) -> Result<(), String> {
-        let key = incarnation(node);
+    pub(crate) fn routed(&self, target: &Target) -> Result<(), String> {
+        let key = incarnation(target);
         match self.retired.get(&key).or_else(|| self.lost.get(&key)) {
             Some(why) => Err(format!("a request went to {key:?}: {why}")),
             None => Ok(()),
@@ -93,14 +97,15 @@ impl Oracle {
 
     fn retire(&mut self, announcement: &Announcement, why: &'static str) {
         if let Some(generation) = announcement.generation {
-            let key = (announcement.id.clone(), announcement.address, generation);
+            let nonce = announcement.nonce.clone();
+            let key = (announcement.id.clone(), announcement.address, generation, nonce);
             self.retired.insert(key, why);
         }
     }
 }
 
-fn incarnation(node: &NodeView) -> Incarnation {
-    (node.id.clone(), node.address, node.generation)
+fn incarnation(target: &Target) -> Incarnation {
+    (target.id.clone(), target.address, target.generation, target.nonce.clone())
 }
 
 /// Whether the proxy `name` knows each of the `living` for what it is.

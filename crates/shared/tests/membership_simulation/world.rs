@@ -11,7 +11,9 @@ use fastrand::Rng;
 use inferno_shared::{
     NodeVitals,
     endpoint::Endpoint,
-    membership::{Announcement, Check, Conflict, Generation, NodeState, NodeType, Target, Time},
+    membership::{
+        Announcement, Check, Conflict, Generation, Goodbye, NodeState, NodeType, Target, Time,
+    },
     registration::{
         lease::book::{Book, Outcome, Phase, Standing},
         proof::judge,
@@ -62,7 +64,7 @@ pub(crate) struct Message {
 #[derive(Clone, Debug)]
 enum Question {
     Register(Box<Announcement>),
-    Leave(String, Generation),
+    Leave(String, Goodbye),
     Vitals,
 }
 
@@ -284,7 +286,9 @@ impl World {
         }
         let Some((_, process)) = self.processes.remove(&site) else { return };
         for proxy in process.book.held() {
-            let question = Question::Leave(process.id.clone(), process.generation);
+            let nonce = Some(process.nonce.clone());
+            let goodbye = Goodbye { generation: Some(process.generation), nonce };
+            let question = Question::Leave(process.id.clone(), goodbye);
             self.send(site, proxy.address, 0, question);
         }
     }
@@ -390,13 +394,14 @@ impl World {
         let candidates = members.membership.snapshot().candidates("m");
         if !candidates.is_empty() {
             let chosen = &candidates[chance % candidates.len()];
-            members.oracle.routed(chosen)?;
+            let target = members.membership.target(&chosen.id).expect("it is shown");
+            members.oracle.routed(&target)?;
             let to = self::site(chosen.operations.address);
             let reaches = self.network.send(&mut self.rng, site, to).after.is_some();
             if reaches && !self.processes.contains_key(&to) {
                 let members = self.at(site).0.members.as_deref_mut().expect("a proxy");
                 members.membership.connect_refused(local, &chosen.id, chosen.generation);
-                members.oracle.refused(chosen);
+                members.oracle.refused(&target);
                 self.tell_transitions(site);
             }
         }
@@ -410,11 +415,11 @@ impl World {
         let local = process.local(now);
         let answer = match &message.question {
             Question::Vitals => Answer::Vitals(Box::new(process.vitals())),
-            Question::Leave(id, generation) => {
+            Question::Leave(id, goodbye) => {
                 if let Some(members) = process.members.as_deref_mut()
-                    && members.membership.leave(local, id, Some(*generation))
+                    && members.membership.leave(local, id, goodbye)
                 {
-                    members.oracle.left(id, traffic(message.from), *generation);
+                    members.oracle.left(id, traffic(message.from), goodbye);
                 }
                 Answer::Nothing
             }

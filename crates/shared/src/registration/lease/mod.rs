@@ -289,12 +289,7 @@ impl Keeper {
         let identity = &self.announcer.identity;
         let secret = self.announcer.secrets.first();
         let goodbyes = self.book.held().into_iter().map(|proxy| {
-            let left = self.client.leave(
-                proxy.clone(),
-                &identity.id,
-                identity.generation(),
-                secret.as_deref(),
-            );
+            let left = self.client.leave(proxy.clone(), identity, secret.as_deref());
             async move { (proxy, left.await) }
         });
         for (proxy, left) in join_all(goodbyes).await {
