@@ -148,8 +148,9 @@ fn solve(
     for pivot in 0..PARTS {
         for row in pivot + 1..PARTS {
             let factor = matrix[row][pivot] / matrix[pivot][pivot];
-            for column in pivot..PARTS {
-                matrix[row][column] -= factor * matrix[pivot][column];
+            let above = matrix[pivot];
+            for (element, above) in matrix[row].iter_mut().zip(above).skip(pivot) {
+                *element -= factor * above;
             }
             right[row] -= factor * right[pivot];
         }
@@ -339,7 +340,7 @@ mod tests {
     #[test]
     fn a_long_prompt_beside_streams_never_gets_a_chunk_that_stalls_them() {
         let mut cost = StepCost::default();
-        let mut observe = |cost: &mut StepCost, work| {
+        let observe = |cost: &mut StepCost, work| {
             cost.observe(work, Duration::from_secs_f64(real(work) * 1e-3));
         };
         for tokens in [1, 8, 32, 1, 8, 32] {
