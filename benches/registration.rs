@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use inferno_shared::{
     Config, MetricsCollector, NodeVitals, OperationsServer,
     identity::NodeIdentity,
-    membership::NodeState,
+    membership::{Goodbye, NodeState},
     operations_client::OperationsClient,
     operations_server::Registrations,
     registration::{lease::introductions, registry::Registry, wire::Registration},
@@ -188,7 +188,7 @@ async fn answering(known: u64) {
     let mut anew = Vec::new();
     for _ in 0..200 {
         let id = name(place(last).into());
-        let left = leave.leave(server.bind_addr(), &id, Default::default(), None).await;
+        let left = leave.leave(server.bind_addr(), &id, &Goodbye::default(), None).await;
         left.ok();
         anew.extend(register(server.bind_addr(), nodes.1, last..known).await);
     }

@@ -6,7 +6,7 @@ use crate::{
     NodeVitals,
     config::OperationsConfig,
     endpoint::Endpoint,
-    identity::NodeIdentity,
+    membership::Goodbye,
     registration::wire::{Peers, Refused, Registered, Registration},
     tls::{ClientTls, TlsError, own_certificate},
 };
@@ -138,12 +138,14 @@ impl OperationsClient {
     pub async fn leave(
         &self,
         server: impl Into<Endpoint>,
-        identity: &NodeIdentity,
+        id: &str,
+        goodbye: &Goodbye,
         secret: Option<&str>,
     ) -> Result<(), ClientError> {
-        let NodeIdentity { id, nonce, .. } = identity;
-        let generation = identity.generation();
-        let path = format!("/registration/{id}?generation={generation}&nonce={nonce}");
+        let generation = goodbye.generation.map(|generation| format!("generation={generation}"));
+        let nonce = goodbye.nonce.as_ref().map(|nonce| format!("nonce={nonce}"));
+        let who: Vec<String> = generation.into_iter().chain(nonce).collect();
+        let path = format!("/registration/{id}?{}", who.join("&"));
         let question = Question { method: Method::DELETE, path: &path, secret, body: Bytes::new() };
         self.send(&server.into(), question).await.map(|_| ())
     }

@@ -13,6 +13,7 @@ use super::{policy, wire::Peer};
 use crate::{
     endpoint::{Endpoint, Location},
     identity::random_hex,
+    membership::Goodbye,
     operations_client::{ClientError, OperationsClient},
     tls::ClientTls,
 };
@@ -288,8 +289,10 @@ impl Keeper {
         while self.announcements.join_next().await.is_some() {}
         let identity = &self.announcer.identity;
         let secret = self.announcer.secrets.first();
+        let (generation, nonce) = (Some(identity.generation()), Some(identity.nonce.clone()));
+        let goodbye = Goodbye { generation, nonce };
         let goodbyes = self.book.held().into_iter().map(|proxy| {
-            let left = self.client.leave(proxy.clone(), identity, secret.as_deref());
+            let left = self.client.leave(proxy.clone(), &identity.id, &goodbye, secret.as_deref());
             async move { (proxy, left.await) }
         });
         for (proxy, left) in join_all(goodbyes).await {
