@@ -35,6 +35,9 @@ fn multiply<F: Coded, const M: usize, const N: usize>(op: &Operands<'_>, out: &m
     let mut sums = [[_mm512_setzero_ps(); N]; M];
     for (block, x) in op.x.as_chunks::<M>().0.iter().enumerate() {
         op.prefetch(block);
+        if N > 1 {
+            op.prefetch_ahead::<M, N>(format, block);
+        }
         let codes: [_; N] = std::array::from_fn(|n| {
             op.tiles.as_ptr().wrapping_add(n * op.tile_bytes + block * format.code_bytes())
         });

@@ -105,6 +105,28 @@ impl Operands<'_> {
     }
 }
 
+/// How many blocks ahead a kernel for many rows fetches what it reads itself, from the second cache to the first. Where
+/// rows are long, that made products some percent faster.
+#[cfg(target_arch = "x86_64")]
+const BLOCKS_AHEAD: usize = 4;
+
+#[cfg(target_arch = "x86_64")]
+impl Operands<'_> {
+    /// Fetches the activations and codes of a later block.
+    #[inline(always)]
+    fn prefetch_ahead<const M: usize, const N: usize>(&self, format: Format, block: usize) {
+        let block = block + BLOCKS_AHEAD;
+        let x = self.x.as_ptr().wrapping_add(block * M);
+        (0..M).for_each(|row| fetch(x.wrapping_add(row).cast()));
+        for tile in 0..N {
+            let at = tile * self.tile_bytes + block * format.code_bytes();
+            let codes = self.tiles.as_ptr().wrapping_add(at);
+            let lines = format.code_bytes() / VECTOR;
+            (0..lines).for_each(|line| fetch(codes.wrapping_add(line * VECTOR)));
+        }
+    }
+}
+
 /// Fetches a cache line.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
