@@ -36,7 +36,8 @@ pub(super) trait Simd: Copy {
     fn sum(self, x: Self::F) -> f32;
     /// As [`Lanes::max_lane`].
     fn largest(self, x: Self::F) -> f32;
-    /// Asks for a line of memory that will be read soon. Only a hint.
+    /// Asks for a line of memory that will be read soon, into the second cache: as many as are asked for here would wait
+    /// for a place in the first, at half the speed. Only a hint.
     fn prefetch(self, line: &[u16]);
 }
 
@@ -312,7 +313,7 @@ mod x86 {
         #[inline(always)]
         fn prefetch(self, line: &[u16]) {
             // SAFETY: see above.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) }
         }
     }
 
@@ -398,7 +399,7 @@ mod x86 {
         #[inline(always)]
         fn prefetch(self, line: &[u16]) {
             // SAFETY: see above.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) }
         }
     }
 }
