@@ -51,7 +51,7 @@ fn measure(dtype: BlockType, threads: usize, rounds: usize) -> Result<(), Box<dy
         .map(|level| Cpu::with_level(threads, level))
         .collect::<Result<_, _>>()?;
     let started = Instant::now();
-    cpus[0].repack(&weights);
+    cpus[0].repack(&weights)?;
     let bytes: usize = weights.iter().map(Weight::bytes).sum();
     let repack = started.elapsed();
     println!("{dtype}: repacked at {:.2} GB/s", bytes as f64 / 1e9 / repack.as_secs_f64());

@@ -86,6 +86,32 @@ async fn a_key_is_made_used_seen_and_taken_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_of_a_key_with_a_higher_priority_go_first() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let low = key(folder.path(), &["create", "low"]);
+    let high = key(folder.path(), &["create", "high", "--priority", "5"]);
+    assert_eq!((&low["priority"], &high["priority"]), (&json!(0), &json!(5)));
+    let file = format!("proxy.keys_file={}", folder.path().join("keys.toml").display());
+    let mut fleet = Fleet::proxy_only(&[&file]);
+    fleet.add_backend(&["backend.max_concurrency=1"]);
+    fleet.wait_for_state("backend-1", "ready").await;
+    let long = json!({"model": MODEL, "prompt": "x", "max_tokens": 4_000, "ignore_eos": true});
+    let authorization = format!("Bearer {}", text(&low, "key"));
+    let traffic = fleet.traffic;
+    let running = tokio::spawn(async move {
+        let headers = [("authorization", authorization.as_str())];
+        Client::new().post_with(traffic, "/v1/completions", &headers, long.to_string()).await
+    });
+    inferno_tests::wait_for("it runs", || async {
+        (fleet.vitals(0).await["requests_in_progress"] == 1).then_some(())
+    })
+    .await;
+    assert_eq!(complete(&fleet, "high", text(&high, "key")).await.status, 200);
+    assert!(!running.is_finished(), "the slot was given up for it");
+    running.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chat_and_bench_bring_a_key_from_a_file_or_the_environment() {
     let folder = tempfile::tempdir().expect("a folder");
     let app = key(folder.path(), &["create", "app"]);

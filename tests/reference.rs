@@ -6,9 +6,10 @@ use inferno_engine::{
 };
 use inferno_tests::{MODEL, model_path};
 use serde_json::Value;
-use std::sync::OnceLock;
+use std::{collections::HashMap, sync::OnceLock};
 
-/// Nats by which correct engines differ on the first token.
+/// Nats by which an engine that rounds activations to eight bits may differ from one of floats on the first token.
+/// A reference that rounds too is granted its own distance from the floats on top.
 const TOLERANCE: f64 = 0.4;
 /// Margin above which correct engines choose alike.
 const MARGIN: f64 = 0.25;
@@ -33,6 +34,14 @@ fn ids(value: &Value) -> Vec<u32> {
         .expect("ids")
         .iter()
         .map(|id| u32::try_from(id.as_u64().expect("an id")).expect("small"))
+        .collect()
+}
+
+/// The likeliest first tokens of a case and their log-probabilities.
+fn first_top10(case: &Value) -> Vec<(u64, f64)> {
+    let pairs = case["first_top10"].as_array().expect("ten").iter();
+    pairs
+        .map(|pair| (pair[0].as_u64().expect("an id"), pair[1].as_f64().expect("a number")))
         .collect()
 }
 
@@ -100,15 +109,19 @@ fn the_chat_case_is_answered_to_the_token() {
 
 #[test]
 fn first_tokens_are_as_likely_as_the_references_find_them() {
+    let floats = reference("numpy");
+    let floats: HashMap<(&Value, u64), f64> = floats["cases"]
+        .as_array()
+        .expect("cases")
+        .iter()
+        .flat_map(|case| {
+            first_top10(case).into_iter().map(|(id, chance)| ((&case["name"], id), chance))
+        })
+        .collect();
     for name in ["llamacpp", "numpy", "candle"] {
         for case in reference(name)["cases"].as_array().expect("cases") {
             let what = format!("{name}: {}", case["name"]);
-            let top: Vec<(u64, f64)> = case["first_top10"]
-                .as_array()
-                .expect("ten")
-                .iter()
-                .map(|pair| (pair[0].as_u64().expect("an id"), pair[1].as_f64().expect("a number")))
-                .collect();
+            let top = first_top10(case);
             let (_, ours) = greedy(ids(&case["prompt_ids"]), 1);
             if top[0].1 - top[1].1 > MARGIN {
                 assert_eq!(u64::from(ours.token.id), top[0].0, "{what}: the first choice");
@@ -119,8 +132,10 @@ fn first_tokens_are_as_likely_as_the_references_find_them() {
                 assert!(rank >= 5 || found.is_some(), "{what}: token {id} is not among ours");
                 if let Some(chance) = found {
                     let difference = (f64::from(chance.logprob) - expected).abs();
+                    let float = floats.get(&(&case["name"], id)).copied();
+                    let granted = float.map_or(0.0, |float| (expected - float).abs());
                     assert!(
-                        difference <= TOLERANCE,
+                        difference <= TOLERANCE + granted,
                         "{what}: token {id} differs by {difference} nat"
                     );
                 }

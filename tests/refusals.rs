@@ -154,6 +154,45 @@ async fn a_full_queue_says_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn a_request_that_takes_longer_than_it_may_is_ended() {
+    let mut fleet = Fleet::proxy_only(&[]);
+    fleet.add_backend(&["backend.request_timeout_ms=300"]);
+    fleet.wait_for_state("backend-1", "ready").await;
+    let long = json!({"model": MODEL, "prompt": "Once", "max_tokens": 8_000, "ignore_eos": true});
+    let ended = fleet.post("/v1/completions", &long).await;
+    assert_eq!(ended.error(504)["code"], "deadline_exceeded");
+    fleet
+        .post("/v1/completions", &json!({"model": MODEL, "prompt": "x", "max_tokens": 1}))
+        .await
+        .ok();
+}
+
+#[tokio::test]
+async fn prompts_that_wait_have_a_limit_in_tokens() {
+    let mut fleet = Fleet::proxy_only(&[]);
+    fleet.add_backend(&["backend.max_concurrency=1", "backend.queue_tokens_max=10"]);
+    fleet.wait_for_state("backend-1", "ready").await;
+    let long = json!({"model": MODEL, "prompt": "Once", "max_tokens": 4_000, "stream": true, "ignore_eos": true});
+    let client = Client::new();
+    let mut first = client.stream(fleet.traffic, "/v1/completions", &long).await;
+    first.next().await.expect("it runs");
+    let second = tokio::spawn({
+        let (client, traffic, long) = (client.clone(), fleet.traffic, long.clone());
+        async move { client.stream(traffic, "/v1/completions", &long).await.next().await }
+    });
+    inferno_tests::wait_for("the second waits", || async {
+        (fleet.vitals(0).await["queue_depth"] == 1).then_some(())
+    })
+    .await;
+    let words =
+        json!({"model": MODEL, "prompt": "one two three four five six seven eight nine ten"});
+    let refused = fleet.post("/v1/completions", &words).await;
+    assert_eq!(refused.error(503)["code"], "queue_full");
+    drop(first);
+    assert!(second.await.expect("it ran").is_some(), "the freed slot went to the next");
+}
+
+#[tokio::test]
 async fn off_loopback_a_backend_answers_only_its_proxies() {
     let mut fleet = Fleet::proxy_only(&[]);
     fleet.add_backend(&["backend.listen=0.0.0.0:0"]);

@@ -26,26 +26,49 @@ pub(super) fn measure(setup: &Setup) {
     let source = ModelSource { id: "bench".into(), path: setup.model.clone(), sha256: None };
     let options = EngineOptions { threads: setup.threads, ..EngineOptions::default() };
     let engine = Engine::load(source, options).expect("the model loads");
-    let (mut p50s, mut p99s, mut alone, mut beside) = (vec![], vec![], vec![], vec![]);
+    let (mut calm, mut busy) = (Gaps::default(), Gaps::default());
+    let (mut alone, mut beside) = (vec![], vec![]);
     for round in 0..setup.rounds {
         alone.push(prefill(&engine, 2 * round).as_secs_f64() * 1e3);
         let (before, during, took) = disturbed(&engine, 2 * round + 1);
-        p50s.push(percentile(before, 0.5));
-        p99s.push(percentile(during, 0.99));
+        calm.add(before);
+        busy.add(during);
         beside.push(took.as_secs_f64() * 1e3);
     }
     engine.shutdown();
-    let (p50, p99) = (median(p50s), median(p99s));
     let (alone, beside) = (median(alone), median(beside));
     say(&format!("\n{STREAMS} streams, and another's prompt of {PROMPT} tokens:"));
+    let ((calm_p50, calm_p99), (busy_p50, busy_p99)) = (calm.medians(), busy.medians());
     say(&format!(
-        "inter-token p50 before {p50:.2} ms, p99 during {p99:.2} ms: {:.2} times",
-        p99 / p50
+        "inter-token before p50 {calm_p50:.2} ms, p99 {calm_p99:.2} ms; during p50 {busy_p50:.2} ms ({:.2} \
+         times that before), p99 {busy_p99:.2} ms ({:.2} times)",
+        busy_p50 / calm_p50,
+        busy_p99 / calm_p50
     ));
     say(&format!(
         "the prefill: {alone:.0} ms alone, {beside:.0} ms beside them: {:.2} times",
         beside / alone
     ));
+}
+
+/// Percentiles of the gaps between tokens, of each round.
+#[derive(Default)]
+struct Gaps {
+    p50s: Vec<f64>,
+    p99s: Vec<f64>,
+}
+
+impl Gaps {
+    fn add(&mut self, mut gaps: Vec<f64>) {
+        gaps.sort_by(f64::total_cmp);
+        self.p50s.push(percentile(&gaps, 0.5));
+        self.p99s.push(percentile(&gaps, 0.99));
+    }
+
+    /// The medians over the rounds.
+    fn medians(self) -> (f64, f64) {
+        (median(self.p50s), median(self.p99s))
+    }
 }
 
 fn submit(engine: &Engine, tokens: usize, salt: usize, answer: usize) -> Generation {
@@ -122,8 +145,8 @@ fn gaps(
     (before, during)
 }
 
-fn percentile(mut values: Vec<f64>, share: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
+/// Of sorted values.
+fn percentile(values: &[f64], share: f64) -> f64 {
     let index = (values.len() as f64 * share) as usize;
     values.get(index.min(values.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! scripts/build-llama-cpp
 //! cargo bench -p inferno-tests --bench llama_cpp -- [MODEL.gguf] [--rounds N] [--threads N] [--peer FOLDER]
-//!     [--only alone|streams|company]
+//!     [--only alone|streams|company] [--streams N,N]
 //! ```
 //!
 //! Rounds (default 5) alternate between the two, so that what else the machine does slows both alike;
@@ -11,7 +11,7 @@
 //! is by default the default model; FOLDER holds llama.cpp's programs (`target/peers/bin`).
 //!
 //! Three parts: `alone` is prefill of 512 tokens and decode of 128, in this process against llama-bench;
-//! `streams` is `inferno bench` over 1, 4, 16 and 32 connections against each server; `company` is what
+//! `streams` is `inferno bench` over 1, 4, 16 and 32 connections (or N, …) against each server; `company` is what
 //! running streams of ours suffer from another's long prompt.
 
 mod alone;
@@ -29,6 +29,8 @@ struct Setup {
     /// Where llama.cpp's programs are.
     peer: PathBuf,
     only: Option<String>,
+    /// How many connections ask at a time.
+    streams: Vec<usize>,
 }
 
 impl Setup {
@@ -38,6 +40,7 @@ impl Setup {
         let peers = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/peers/bin");
         let (mut model, mut only) = (None, None);
         let (mut rounds, mut threads, mut peer) = (5, 2, peers);
+        let mut streams = vec![1, 4, 16, 32];
         // cargo adds a flag of its own.
         let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
         while let Some(argument) = arguments.next() {
@@ -48,11 +51,15 @@ impl Setup {
                 "--threads" => threads = value().parse().expect("a number of threads"),
                 "--peer" => peer = value().into(),
                 "--only" => only = Some(value()),
+                "--streams" => {
+                    let number = |text: &str| text.parse().expect("numbers of streams");
+                    streams = value().split(',').map(number).collect();
+                }
                 _ if argument.starts_with("--") => panic!("unknown argument {argument}"),
                 _ => model = Some(argument.into()),
             }
         }
-        Self { model: model.unwrap_or_else(model_path), rounds, threads, peer, only }
+        Self { model: model.unwrap_or_else(model_path), rounds, threads, peer, only, streams }
     }
 
     fn wants(&self, part: &str) -> bool {

@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-const STREAMS: [usize; 4] = [1, 4, 16, 32];
 const TOKENS: &str = "64";
 /// How long llama.cpp may take to load a model.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -39,7 +38,7 @@ pub(super) fn measure(setup: &Setup) {
     }
     row("start to ready, ms", ours_ready, theirs_ready);
     let (ours, theirs) = (start_inferno(setup), start_llama(setup));
-    for streams in STREAMS {
+    for streams in setup.streams.iter().copied() {
         let runs = |server: &Server, round| run(server.address, streams, round);
         let (mut our_runs, mut their_runs) = (Vec::new(), Vec::new());
         for round in 0..setup.rounds {

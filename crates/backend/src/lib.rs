@@ -204,6 +204,8 @@ async fn load(config: &Config) -> Result<(Served, ModelRef), BackendError> {
         max_concurrency: config.backend.max_concurrency,
         context_max: config.backend.context_max,
         queue_max: config.backend.queue_max,
+        queue_tokens_max: config.backend.queue_tokens_max,
+        reader_timeout: Duration::from_millis(config.backend.reader_timeout_ms),
         ..EngineOptions::default()
     };
     let named = ModelRef { id: model.id.clone(), sha256: model.sha256.clone() };

@@ -5,8 +5,15 @@ use crate::{
     exchange::{Exchange, REQUEST_ID},
     metrics::BackendMetrics,
     openai::{
-        self, answer::Answer, chat, choices::Choices, completions, embeddings, errors::ApiError,
-        events::Stream, fields::Fields, tokenize,
+        self,
+        answer::{Answer, Terms},
+        chat,
+        choices::Choices,
+        completions, embeddings,
+        errors::ApiError,
+        events::Stream,
+        fields::Fields,
+        tokenize,
     },
     served::Served,
 };
@@ -25,7 +32,12 @@ use inferno_engine::{CacheSalt, Engine};
 use inferno_shared::{
     MetricsCollector, config::BackendConfig, identity::unix_ms, membership::Token,
 };
-use std::{convert::Infallible, net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::TcpListener,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use subtle::ConstantTimeEq;
 use tokio::sync::{Semaphore, watch};
 use tracing::{Instrument, Span};
@@ -34,6 +46,8 @@ use tracing::{Instrument, Span};
 const TOKEN_HEADER: &str = "x-inferno-token";
 /// Whose request it is, from the proxy, which lets no client say so.
 const TENANT_HEADER: &str = "x-inferno-tenant";
+/// The priority of its key, likewise.
+const PRIORITY_HEADER: &str = "x-inferno-priority";
 /// A client must send its header within this time, and its body within as much again.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections served at once; more wait in the listen queue.
@@ -61,6 +75,7 @@ pub(crate) struct Service {
     token: Token,
     token_required: bool,
     body_bytes_max: usize,
+    request_timeout: Option<Duration>,
     started_s: u64,
 }
 
@@ -80,6 +95,7 @@ impl Service {
             token,
             token_required: !config.listen.ip().is_loopback(),
             body_bytes_max: usize::try_from(config.body_bytes_max.0).unwrap_or(usize::MAX),
+            request_timeout: config.request_timeout_ms.map(Duration::from_millis),
             started_s: unix_ms() / 1_000,
         })
     }
@@ -226,16 +242,27 @@ impl Service {
         prepare: fn(&Engine, &mut Fields, u64) -> Result<Answer, ApiError>,
     ) -> Result<Reply, ApiError> {
         exchange.generates(self.metrics.observe(self.collector.request_started()));
-        let tenant = request.headers().get(TENANT_HEADER);
-        let salt = tenant.map(|tenant| CacheSalt::of(tenant.as_bytes()));
+        let terms = self.terms(request.headers());
         let body = self.read(request).await?;
         exchange.received(body.len());
-        let (answer, choices) = self.submit(body, created, salt, prepare).await?;
+        let (answer, choices) = self.submit(body, created, terms, prepare).await?;
         exchange.submitted(&self.served.info().id, answer.prompt_tokens());
         if answer.streams() {
             return Ok(Reply::Events(Box::new(answer), choices));
         }
         Ok(Reply::Whole(answer.whole(choices, exchange).await?))
+    }
+
+    /// What the proxy says of the sender, and how long the answer may take from now on.
+    fn terms(&self, headers: &HeaderMap) -> Terms {
+        let tenant = headers.get(TENANT_HEADER);
+        let priority =
+            headers.get(PRIORITY_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        Terms {
+            salt: tenant.map(|tenant| CacheSalt::of(tenant.as_bytes())),
+            priority: priority.unwrap_or_default(),
+            deadline: self.request_timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+        }
     }
 
     /// An answer that needs no generation.
@@ -268,11 +295,11 @@ impl Service {
         &self,
         body: Bytes,
         created: u64,
-        salt: Option<CacheSalt>,
+        terms: Terms,
         prepare: fn(&Engine, &mut Fields, u64) -> Result<Answer, ApiError>,
     ) -> Result<(Answer, Choices), ApiError> {
         self.off_thread(move |engine| {
-            let answer = prepare(engine, &mut Fields::parse(&body)?, created)?.salted(salt);
+            let answer = prepare(engine, &mut Fields::parse(&body)?, created)?.on(terms);
             let fingerprint = engine.fingerprint().map(|fingerprint| fingerprint.to_string());
             let choices = Choices::submit(engine, answer.requests());
             let choices = choices.map_err(|error| answer.refusal(error))?;

@@ -107,7 +107,7 @@ impl<'m> Subject<'m> {
         let mut file = GgufFile::open(&model.path).unwrap().unwrap();
         let decoder = Decoder::load(&mut file).unwrap();
         let cpu = Cpu::with_level(threads, level).unwrap();
-        cpu.repack(decoder.weights());
+        cpu.repack(decoder.weights()).unwrap();
         let pool = BlockPool::new(blocks as u32);
         Self {
             model,

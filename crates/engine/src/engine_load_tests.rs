@@ -1,7 +1,7 @@
 //! What loads, what is refused, and what is said of it.
 
 use super::*;
-use candle_core::quantized::gguf_file::Value;
+use candle_core::quantized::gguf_file::{Content, Value};
 
 #[test]
 fn files_that_cannot_be_served_are_refused_by_name() {
@@ -42,6 +42,25 @@ fn hostile_files_are_refused_by_name() {
         error.contains("the tensor token_embd.weight: the shape [0, 64] has no elements"),
         "{error}"
     );
+}
+
+#[test]
+fn a_scale_that_is_no_number_is_refused_by_tensor_and_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    TinyModel::default().write(&path).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let content = Content::read(&mut std::io::Cursor::new(&bytes)).unwrap();
+    let name = "blk.1.ffn_up.weight";
+    let at = (content.tensor_data_offset + content.tensor_infos[name].offset) as usize;
+    bytes[at..][..2].fill(0xff);
+    let path = folder.path().join("odd.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    let source = ModelSource { id: "m".into(), path, sha256: None };
+    let error = Engine::load(source, options()).err().unwrap().to_string();
+    let want =
+        format!("the tensor {name}: the block at byte {at} holds what is not a finite number");
+    assert!(error.contains(&want), "{error}");
 }
 
 #[test]

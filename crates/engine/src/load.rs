@@ -52,7 +52,10 @@ pub(crate) fn load(source: &ModelSource, options: &EngineOptions) -> Result<Load
     info.eos = tokenizer.eos().to_vec();
     info.has_chat_template = template.is_ok();
     let cpu = Cpu::with_level(options.threads, options.level).map_err(LoadError::Threads)?;
-    cpu.repack(decoder.weights());
+    cpu.repack(decoder.weights()).map_err(|error| LoadError::Gguf {
+        path: source.path.clone(),
+        source: file.not_finite(error),
+    })?;
     let runner = Runner::new(cpu, decoder, blocks as usize);
     let map = file.bytes();
     let hash = move || {

@@ -151,7 +151,7 @@ impl Gateway {
         if !caller.may_use(&envelope.model) {
             return Err(RequestError::ModelNotAllowed { model: envelope.model }.into());
         }
-        let outgoing = outgoing(client.header(), exchange, body.bytes.clone());
+        let outgoing = outgoing(client.header(), exchange, caller, body.bytes.clone());
         let route = RouteRequest { model: &envelope.model };
         let dispatched = pin!(self.dispatcher.dispatch(&route, &outgoing, &mut exchange.attempts));
         let answer = tokio::select! {
@@ -218,14 +218,23 @@ fn admit(client: &Client, route: Route) -> Result<(), RequestError> {
     route.check(&header.method)
 }
 
-fn outgoing(header: &RequestHeader, exchange: &Exchange, body: Bytes) -> OutgoingRequest {
+fn outgoing(
+    header: &RequestHeader,
+    exchange: &Exchange,
+    caller: &Caller,
+    body: Bytes,
+) -> OutgoingRequest {
     let target = header.uri.path_and_query().map_or("/", |target| target.as_str());
     let state = exchange.tracestate.as_ref();
     let headers = headers::to_backend(&header.headers, &exchange.request_id, state);
     let replayable = exchange.route.is_replayable();
     let request = OutgoingRequest::new(&header.method, target, headers, body, replayable);
-    match &exchange.line.key_id {
+    let request = match caller.key_id() {
         Some(id) => request.with(headers::TENANT, id.as_bytes()),
         None => request,
+    };
+    match caller.priority() {
+        0 => request,
+        priority => request.with(headers::PRIORITY, priority.to_string().as_bytes()),
     }
 }

@@ -31,6 +31,11 @@ impl Caller {
         self.0.as_ref().map(|holder| Arc::clone(&holder.id))
     }
 
+    /// The priority of its requests; 0 for whoever has no key.
+    pub(crate) fn priority(&self) -> i32 {
+        self.0.as_ref().map_or(0, |holder| holder.priority())
+    }
+
     /// Whether `model` is there for this caller.
     pub(crate) fn may_use(&self, model: &str) -> bool {
         self.0.as_ref().is_none_or(|holder| holder.may_use(model))

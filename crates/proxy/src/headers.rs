@@ -8,6 +8,8 @@ pub(crate) const TOKEN: &str = "x-inferno-token";
 /// Tells a backend whose request it is, by the id of the API key: cached prefixes are not shared between keys,
 /// for how long an answer takes would tell one what another asked.
 pub(crate) const TENANT: &str = "x-inferno-tenant";
+/// Tells a backend which requests to compute first, where that is not 0.
+pub(crate) const PRIORITY: &str = "x-inferno-priority";
 /// Names a request in every log it passes.
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Header fields between proxy and backend. A client may neither send nor see them.

@@ -13,6 +13,7 @@ use inferno_engine::{
 };
 use inferno_shared::identity::random_hex;
 use serde_json::{Value, json};
+use std::time::Instant;
 
 /// What tells one kind of completion from the other on the wire.
 pub trait Shape: Sync + std::fmt::Debug {
@@ -105,6 +106,17 @@ struct Written {
     finish: Option<Finish>,
 }
 
+/// What a request comes with beside its body.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Terms {
+    /// With whom it shares cached prefixes.
+    pub salt: Option<CacheSalt>,
+    /// Higher goes first.
+    pub priority: i32,
+    /// When its answer is of no use any more.
+    pub deadline: Option<Instant>,
+}
+
 impl Answer {
     /// An answer of that shape to `prompts`, named and dated. `request` is what its generations have in common.
     pub fn new(
@@ -125,9 +137,12 @@ impl Answer {
         self
     }
 
-    /// With whom it shares cached prefixes.
-    pub fn salted(mut self, salt: Option<CacheSalt>) -> Self {
+    /// Under the terms that the request came with.
+    #[must_use]
+    pub fn on(mut self, terms: Terms) -> Self {
+        let Terms { salt, priority, deadline } = terms;
         self.request.cache_salt = salt;
+        (self.request.priority, self.request.deadline) = (priority, deadline);
         self
     }
 

@@ -53,6 +53,9 @@ pub(crate) struct CreateArgs {
     /// When it ends: 90d, 12h, 2027-01-31 or 2027-01-31T18:00:00Z; never if left out
     #[arg(long, value_name = "WHEN", value_parser = expiry)]
     expires: Option<Timestamp>,
+    /// Whose requests are computed first: -100 to 100, the highest before others
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = priority)]
+    priority: i32,
     #[command(flatten)]
     file: FileArgs,
 }
@@ -81,7 +84,8 @@ pub(crate) fn run(command: KeyCommand) -> anyhow::Result<ExitCode> {
 fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
     let path = args.file.path()?;
     let models = (!args.models.is_empty()).then_some(args.models);
-    let new = NewKey { name: args.name, models, expires: args.expires };
+    let CreateArgs { name, expires, priority, .. } = args;
+    let new = NewKey { name, models, expires, priority };
     let Created { key, entry, new_pepper } = keys::create(&path, new, Timestamp::now())?;
     if args.file.json {
         let mut object = object(&entry);
@@ -151,6 +155,10 @@ fn line(key: &KeyEntry, names: usize, now: Timestamp) -> String {
         _ => Styled(GOOD, "usable".to_owned()),
     };
     let models = key.models.as_ref().map_or("every model".to_owned(), |models| models.join(", "));
+    let models = match key.priority {
+        0 => models,
+        priority => format!("{models}, priority {priority}"),
+    };
     let (id, created) = (Styled(BOLD, key.id), key.created);
     let name = harmless(&key.name);
     format!("{id}  {name:<names$}  made {created}  {state}  {}", Styled(DIM, harmless(&models)))
@@ -170,6 +178,7 @@ fn object(key: &KeyEntry) -> Value {
         "expires": key.expires.map(|at| at.to_string()),
         "revoked": key.revoked.map(|at| at.to_string()),
         "models": key.models,
+        "priority": key.priority,
     })
 }
 
@@ -183,6 +192,17 @@ impl FileArgs {
             "which keys file? name it with --file FILE, or set proxy.keys_file in the configuration",
         )
     }
+}
+
+fn priority(text: &str) -> Result<i32, String> {
+    let number = text.parse().ok().filter(|number| keys::PRIORITIES.contains(number));
+    number.ok_or_else(|| {
+        format!(
+            "not a whole number from {} to {}",
+            keys::PRIORITIES.start(),
+            keys::PRIORITIES.end()
+        )
+    })
 }
 
 fn expiry(text: &str) -> Result<Timestamp, String> {

@@ -99,7 +99,8 @@ impl Embedder {
         let began = Instant::now();
         let loaded = load(&source.path, &options)?;
         let cpu = Cpu::new(options.threads).map_err(LoadError::Threads)?;
-        cpu.repack(loaded.encoder.weights());
+        // They were found finite when they were read.
+        cpu.repack(loaded.encoder.weights()).ok();
         let config = loaded.encoder.config();
         let info = ModelInfo {
             id: source.id,

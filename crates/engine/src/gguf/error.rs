@@ -69,6 +69,14 @@ pub enum GgufError {
         /// The type's name.
         found: &'static str,
     },
+    /// A matrix of the model has NaN or infinity in a block.
+    #[error("the tensor {name}: the block at byte {at} holds what is not a finite number")]
+    BlockNotFinite {
+        /// Its name.
+        name: String,
+        /// Where the block begins.
+        at: usize,
+    },
     /// A vector of the model holds NaN or infinity.
     #[error("the tensor {name} (byte {at}): element {index} is {value}, not a finite number")]
     NotFinite {

@@ -22,7 +22,7 @@ pub use value::{LIST_DEPTH_MAX, List, Value, WrongType};
 
 use header::Header;
 use inferno_kernels::MappedFile;
-use inferno_kernels::cpu::Weight;
+use inferno_kernels::cpu::{NotFinite, Weight};
 use reader::Reader;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -229,6 +229,14 @@ impl GgufFile {
                 .map_err(|source| GgufError::Tensor { name: name.into(), at, source })
         };
         (0..count).map(matrix).collect()
+    }
+
+    /// What is wrong with the contents of a weight that this file gave, with the name of its tensor.
+    pub fn not_finite(&self, NotFinite { at }: NotFinite) -> GgufError {
+        let before = self.header.tensors.iter().filter(|(_, info)| info.start <= at);
+        let tensor = before.max_by_key(|(_, info)| info.start);
+        let name = tensor.map_or_else(String::new, |(name, _)| name.clone());
+        GgufError::BlockNotFinite { name, at }
     }
 
     fn described(&self, name: &str) -> Result<&TensorInfo, GgufError> {

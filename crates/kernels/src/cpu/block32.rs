@@ -179,6 +179,12 @@ impl Block32 {
         Self { codes, scale: half_at(block, 208), minimum: 0, small }
     }
 
+    /// Whether scale and minimum are finite numbers, so that the elements are.
+    pub(super) fn is_finite(&self) -> bool {
+        const EXPONENT: u16 = 0x7c00;
+        [self.scale, self.minimum].iter().all(|half| half & EXPONENT != EXPONENT)
+    }
+
     /// What the elements are worth, in the operations and the order that GGUF defines.
     pub(super) fn values(&self, format: Format) -> [f32; BLOCK] {
         let scale = f16(self.scale);

@@ -44,7 +44,8 @@ impl Cpu {
             return;
         }
         if weights.iter().any(|weight| !weight.is_repacked()) {
-            self.repack(weights);
+            // What is not finite shows in the products.
+            self.repack(weights).ok();
         }
         let (rows, level) = (x.len() / cols, self.level());
         let (rows_at_once, tiles_at_once) = product::shape(level, rows);

@@ -39,7 +39,7 @@ pub use layer_norm::LayerNorm;
 pub use level::Level;
 pub use norm::Residual;
 pub use rope::{Rope, RopeAngles, RopeLayout};
-pub use weight::{Weight, WeightError};
+pub use weight::{NotFinite, Weight, WeightError};
 
 use crate::ThreadPool;
 use std::sync::Mutex;

@@ -69,29 +69,45 @@ pub(super) fn tile_bytes(dtype: BlockType, cols: usize) -> usize {
     }
 }
 
-/// Writes up to sixteen rows of GGUF bytes into a tile of zeros.
+/// Writes up to sixteen rows of GGUF bytes into a tile of zeros. Gives row and column of a block, if there is one, that
+/// holds what is not a finite number: the first of its row, and no row above has one.
 pub(super) fn pack<'a>(
     dtype: BlockType,
     cols: usize,
     rows: impl Iterator<Item = &'a [u8]>,
     tile: &mut [u8],
-) {
+) -> Option<(usize, usize)> {
+    let mut odd = None;
     for (lane, row) in rows.enumerate() {
         match Format::of(dtype) {
             Some(format) => {
                 for index in 0..cols / BLOCK {
                     let block = Block32::from_gguf(dtype, row, index);
                     write_block(format, tile, cols / BLOCK, lane, index, &block);
+                    if !block.is_finite() {
+                        odd = odd.or(Some((lane, index * BLOCK)));
+                    }
                 }
             }
             None => {
                 let bytes = dtype.bytes();
                 for (column, element) in row.chunks_exact(bytes).enumerate() {
                     tile[(column * TILE_ROWS + lane) * bytes..][..bytes].copy_from_slice(element);
+                    if !is_finite(dtype, element) {
+                        odd = odd.or(Some((lane, column)));
+                    }
                 }
             }
         }
     }
+    odd
+}
+
+/// Whether the little-endian float is a finite number: its exponent is not all ones.
+fn is_finite(dtype: BlockType, element: &[u8]) -> bool {
+    let high = u16::from_le_bytes([element[element.len() - 2], element[element.len() - 1]]);
+    let exponent = if dtype == BlockType::F16 { 0x7c00 } else { 0x7f80 };
+    high & exponent != exponent
 }
 
 /// The bytes of one element of a tile of floats.

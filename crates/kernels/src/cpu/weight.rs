@@ -8,6 +8,7 @@ use super::rows::SharedRows;
 use super::storage::{Slab, Storage};
 use super::tiles::{self, TILE_ROWS};
 use crate::MappedFile;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Why a tensor cannot be used as a weight.
@@ -31,6 +32,14 @@ pub enum WeightError {
         /// Bytes in the file.
         len: usize,
     },
+}
+
+/// A scale of a block, or an element of a matrix of floats, is no number or infinite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the block at byte {at} of the file holds what is not a finite number")]
+pub struct NotFinite {
+    /// Where in the file the block begins.
+    pub at: usize,
 }
 
 /// A matrix `[rows, cols]` of a GGUF file. Clones share their memory.
@@ -193,19 +202,26 @@ impl Weight {
 impl Cpu {
     /// Repacks those of `weights` that are not yet, in one piece of memory and on all threads.
     ///
+    /// # Errors
+    /// [`NotFinite`] names the first block whose products would not be numbers. They are repacked
+    /// nevertheless.
+    ///
     /// # Panics
     /// When the operating system refuses the memory, [`Weight::repacked_bytes`] each.
-    pub fn repack<'w>(&self, weights: impl IntoIterator<Item = &'w Weight>) {
+    pub fn repack<'w>(
+        &self,
+        weights: impl IntoIterator<Item = &'w Weight>,
+    ) -> Result<(), NotFinite> {
         let mut open: Vec<&Weight> = weights.into_iter().filter(|w| !w.is_repacked()).collect();
         open.sort_by_key(|weight| Arc::as_ptr(&weight.0).addr());
         open.dedup_by(|a, b| a.shares_memory(b));
         open.sort_by_key(|weight| weight.0.start);
         let total = open.iter().map(|weight| weight.repacked_bytes()).sum();
         let mut storage = Storage::zeroed(total);
-        let mut rest = storage.bytes_mut();
+        let (mut rest, mut odd) = (storage.bytes_mut(), None);
         for weight in &open {
             let (slab, others) = rest.split_at_mut(weight.repacked_bytes());
-            self.write_tiles(weight, slab);
+            odd = odd.or(self.write_tiles(weight, slab));
             weight.0.file.release(weight.0.start..weight.0.start + weight.bytes());
             rest = others;
         }
@@ -216,9 +232,12 @@ impl Cpu {
             drop(weight.0.tiles.set(Slab::new(&storage, start, weight.repacked_bytes())));
             start += weight.repacked_bytes();
         }
+        odd.map_or(Ok(()), |at| Err(NotFinite { at }))
     }
 
-    fn write_tiles(&self, weight: &Weight, slab: &mut [u8]) {
+    /// Where the first block lies that is not finite, if there is one.
+    fn write_tiles(&self, weight: &Weight, slab: &mut [u8]) -> Option<usize> {
+        let first_odd = AtomicUsize::new(usize::MAX);
         let tiles = SharedRows::new(slab, weight.tile_bytes());
         self.for_rows(weight.tile_count(), weight.tile_bytes(), &|tile| {
             // SAFETY: each tile is written by one part.
@@ -226,8 +245,13 @@ impl Cpu {
             let first = tile * TILE_ROWS;
             let rows = first..weight.rows().min(first + TILE_ROWS);
             let rows = rows.map(|row| weight.row_in_file(row));
-            tiles::pack(weight.dtype(), weight.cols(), rows, bytes);
+            if let Some((row, column)) = tiles::pack(weight.dtype(), weight.cols(), rows, bytes) {
+                let block = column / weight.dtype().elements() * weight.dtype().bytes();
+                let at = weight.0.start + (first + row) * weight.row_bytes() + block;
+                first_odd.fetch_min(at, Ordering::Relaxed);
+            }
         });
+        Some(first_odd.into_inner()).filter(|at| *at != usize::MAX)
     }
 }
 

@@ -32,7 +32,7 @@ fn rows_are_exactly_what_gguf_defines_before_and_after_repacking() {
         let weight = mapped(dtype, &tensor.data().unwrap(), rows, cols);
         assert!(!weight.is_repacked());
         assert!(rows_of(&weight) == want, "{dtype} in the file");
-        cpu.repack([&weight]);
+        cpu.repack([&weight]).unwrap();
         assert!(weight.is_repacked());
         assert!(rows_of(&weight) == want, "{dtype} in tiles");
     }
@@ -47,7 +47,7 @@ fn every_bit_of_a_block_comes_back_from_tiles() {
         let bytes: Vec<u8> = noise(len, 5).iter().map(|x| (x * 128.0) as i8 as u8).collect();
         let weight = mapped(dtype, &bytes, 19, 512);
         let before = rows_of(&weight);
-        cpu.repack([&weight]);
+        cpu.repack([&weight]).ok();
         let same =
             |a: &u32, b: &u32| a == b || f32::from_bits(*a).is_nan() && f32::from_bits(*b).is_nan();
         assert!(before.iter().zip(&rows_of(&weight)).all(|(a, b)| same(a, b)), "{dtype}");
@@ -71,13 +71,13 @@ fn weights_repacked_together_share_one_memory_and_clones_share_tiles() {
     let cpu = Cpu::new(2).unwrap();
     let weights = [weight(BlockType::Q4_1, 33, 64, 1), weight(BlockType::Q8_0, 16, 64, 2)];
     let clone = weights[0].clone();
-    cpu.repack(weights.iter().chain([&clone]));
+    cpu.repack(weights.iter().chain([&clone])).unwrap();
     let [first, second] = [&weights[0], &weights[1]].map(|weight| weight.tiles().as_ptr_range());
     assert!(first.end == second.start || second.end == first.start);
     assert_eq!(weights[0].tiles().as_ptr(), clone.tiles().as_ptr());
     // Nothing is made twice.
     let before = weights[1].tiles().as_ptr();
-    cpu.repack(&weights);
+    cpu.repack(&weights).unwrap();
     assert_eq!(weights[1].tiles().as_ptr(), before);
 }
 
@@ -109,4 +109,21 @@ fn a_weight_beyond_the_file_or_of_broken_rows_is_refused() {
     assert_eq!(refused, "rows of 33 elements are not whole blocks of 32 (Q4_1)");
     assert!(make(usize::MAX, 2, 32).is_err());
     assert!(make(2, usize::MAX, 32).is_err());
+}
+
+#[test]
+fn the_first_block_that_is_not_finite_is_named() {
+    let cpu = Cpu::new(3).unwrap();
+    for dtype in BlockType::ALL {
+        let row = 512 / dtype.elements() * dtype.bytes();
+        let (mut bytes, last) = (vec![0; 37 * row], dtype.bytes() - 2);
+        assert_eq!(cpu.repack([&mapped(dtype, &bytes, 37, 512)]), Ok(()));
+        // Every byte of a block is of no other: its scale, wherever that lies, is not a number.
+        for block in [row + dtype.bytes(), 20 * row] {
+            bytes[block..][..last + 2].fill(0xff);
+        }
+        let weight = mapped(dtype, &bytes, 37, 512);
+        let at = weight.0.start + row + dtype.bytes();
+        assert_eq!(cpu.repack([&weight]), Err(NotFinite { at }), "{dtype}");
+    }
 }

@@ -21,6 +21,8 @@ pub struct NewKey {
     pub models: Option<Vec<String>>,
     /// From when on it is refused.
     pub expires: Option<Timestamp>,
+    /// Whose requests are computed first, within [`PRIORITIES`](super::PRIORITIES).
+    pub priority: i32,
 }
 
 /// A key that was made.
@@ -55,8 +57,9 @@ pub fn create(path: &Path, new: NewKey, now: Timestamp) -> Result<Created, KeysE
     let id = free_id(&file)?;
     let key = ApiKey::random(id)?;
     let digest = pepper.digest(key.expose().as_bytes());
-    let NewKey { name, models, expires } = new;
-    let entry = KeyEntry { id, name, digest, created: now, expires, revoked: None, models };
+    let NewKey { name, models, expires, priority } = new;
+    let entry =
+        KeyEntry { id, name, digest, created: now, expires, revoked: None, models, priority };
     change(&folder, path, &text, |keys| {
         keys.push(table(&entry));
         Ok(())
@@ -184,6 +187,9 @@ fn table(entry: &KeyEntry) -> Table {
     if let Some(models) = &entry.models {
         table.insert("models", value(models.iter().collect::<Array>()));
     }
+    if entry.priority != 0 {
+        table.insert("priority", value(i64::from(entry.priority)));
+    }
     table
 }
 
@@ -198,7 +204,7 @@ mod tests {
     const NOW: u64 = 1_796_000_000;
 
     fn named(name: &str) -> NewKey {
-        NewKey { name: name.into(), models: None, expires: None }
+        NewKey { name: name.into(), models: None, expires: None, priority: 0 }
     }
 
     fn make(path: &Path, name: &str) -> Created {
@@ -217,6 +223,7 @@ mod tests {
         let new = NewKey {
             models: Some(vec!["m".into()]),
             expires: Some(Timestamp::from_unix(NOW + 60)),
+            priority: 7,
             ..named("mobile app")
         };
         let created = create(&path, new, now).expect("created");

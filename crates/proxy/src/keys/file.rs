@@ -10,7 +10,7 @@ use super::{
 use inferno_shared::config::nearest_hint;
 use std::{
     collections::HashMap,
-    ops::Range,
+    ops::{Range, RangeInclusive},
     path::{Path, PathBuf},
 };
 use toml_edit::{Document, Item, Table, TableLike};
@@ -27,8 +27,10 @@ const MODEL_BYTES_MAX: usize = 256;
 
 /// The fields of the file, and of each key in it.
 const FIELDS: [&str; 3] = ["pepper_file", "pepper_check", "key"];
-const KEY_FIELDS: [&str; 7] =
-    ["id", "name", "hmac_sha256", "created", "expires", "revoked", "models"];
+const KEY_FIELDS: [&str; 8] =
+    ["id", "name", "hmac_sha256", "created", "expires", "revoked", "models", "priority"];
+/// The priorities that a key may have.
+pub const PRIORITIES: RangeInclusive<i32> = -100..=100;
 
 /// One key, as the file has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct KeyEntry {
     pub revoked: Option<Timestamp>,
     /// The models it may use, at least one; none: every model.
     pub models: Option<Vec<String>>,
+    /// Whose requests a backend computes first: those with the highest. 0 if nothing is said.
+    pub priority: i32,
 }
 
 /// What a key is good for.
@@ -200,6 +204,17 @@ impl Reader<'_> {
             expires: self.time(table, "expires")?,
             revoked: self.time(table, "revoked")?,
             models: self.models(table)?,
+            priority: self.priority(table)?,
+        })
+    }
+
+    fn priority(&self, table: &Table) -> Result<i32, KeysError> {
+        const FIELD: &str = "priority";
+        let Some(item) = table.get(FIELD) else { return Ok(0) };
+        let number = item.as_integer().and_then(|number| i32::try_from(number).ok());
+        number.filter(|number| PRIORITIES.contains(number)).ok_or_else(|| {
+            let (least, most) = (PRIORITIES.start(), PRIORITIES.end());
+            self.wrong_field(table, FIELD, &format!("is not a whole number from {least} to {most}"))
         })
     }
 
@@ -284,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_file_says_who_may_what() {
-        let more = "expires = 2027-01-31\nrevoked = 2026-12-01T00:00:00+01:00\nmodels = [\"m\", \"org/n\"]\n";
+        let more = "expires = 2027-01-31\nrevoked = 2026-12-01T00:00:00+01:00\nmodels = [\"m\", \"org/n\"]\npriority = -5\n";
         let file = parse(&format!("# ours\n{HEAD}{}", key(more))).expect("valid");
         assert_eq!(file.pepper_file, Path::new("/etc/inferno/p"));
         let [key] = file.keys.as_slice() else { panic!("one key") };
@@ -294,6 +309,7 @@ mod tests {
         assert_eq!(key.expires.map(|at| at.to_string()).as_deref(), Some("2027-01-31T00:00:00Z"));
         assert_eq!(key.revoked.map(|at| at.to_string()).as_deref(), Some("2026-11-30T23:00:00Z"));
         assert_eq!(key.models.as_deref(), Some(&["m".to_owned(), "org/n".to_owned()][..]));
+        assert_eq!(key.priority, -5);
         assert_eq!(parse(HEAD).expect("valid").keys, [], "nobody yet");
         let elsewhere = parse("pepper_file = \"/run/p\"\npepper_check = \"x\"").expect("valid");
         assert_eq!(elsewhere.pepper_file, Path::new("/run/p"));
@@ -323,6 +339,8 @@ mod tests {
             (with("models = []"), 8, "`models` is wrong: models has 1 to 256"),
             (with("models = \"m\""), 8, "not a list of text"),
             (with("models = [1]"), 8, "not a list of text"),
+            (with("priority = 101"), 8, "`priority` is not a whole number from -100 to 100"),
+            (with("priority = \"1\""), 8, "not a whole number"),
             (with("expires = \"2027-01-31\""), 8, "without quotes"),
             (with("expires = 2027-01-31T00:00:00"), 8, "with an offset"),
             (with(&key("")), 8, "the id abcDEF12 is there twice"),

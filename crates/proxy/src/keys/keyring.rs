@@ -109,6 +109,11 @@ impl Keyring {
 }
 
 impl Holder {
+    /// Whose requests are computed first.
+    pub(crate) fn priority(&self) -> i32 {
+        self.entry.priority
+    }
+
     /// Whether it may use `model`.
     pub(crate) fn may_use(&self, model: &str) -> bool {
         let models = self.entry.models.as_ref();
@@ -151,7 +156,7 @@ mod tests {
 
         fn add(&self, name: &str, models: Option<&[&str]>, expires: Option<Timestamp>) -> String {
             let models = models.map(|models| models.iter().map(|&m| m.to_owned()).collect());
-            let new = NewKey { name: name.into(), models, expires };
+            let new = NewKey { name: name.into(), models, expires, priority: 0 };
             create(&self.path(), new, NOW).expect("created").key.expose().to_owned()
         }
     }

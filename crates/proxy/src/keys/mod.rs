@@ -18,7 +18,7 @@ mod time;
 
 pub use edit::{Created, NewKey, create, revoke};
 pub use error::KeysError;
-pub use file::{KeyEntry, KeyState, KeysFile};
+pub use file::{KeyEntry, KeyState, KeysFile, PRIORITIES};
 pub use form::{ApiKey, KeyId};
 pub use keyring::examine;
 pub(crate) use keyring::{Holder, Keys, Refusal};

@@ -24,7 +24,7 @@ impl Keys {
 
     fn add(&self, name: &str, models: Option<&[&str]>, expires: Option<Timestamp>) -> ApiKey {
         let models = models.map(|models| models.iter().map(|&model| model.to_owned()).collect());
-        let new = NewKey { name: name.into(), models, expires };
+        let new = NewKey { name: name.into(), models, expires, priority: 3 };
         create(&self.path(), new, Timestamp::now()).unwrap().key
     }
 
@@ -205,6 +205,7 @@ async fn a_key_has_the_models_it_lists_and_does_not_learn_of_others() {
     let (mut upstream, request) = backend.receive().await;
     let tenant = request.headers["x-inferno-tenant"].to_string();
     assert!(only_n.expose().contains(&tenant) && tenant.len() == 8, "the id of the key: {tenant}");
+    assert_eq!(request.headers["x-inferno-priority"], "3", "that of the key");
     upstream.say(ok("{}")).await;
     assert_eq!(client.message().await.status(), 200);
 }

@@ -306,6 +306,22 @@ pub const KEYS: &[Key] = &[
         .or("a share of what this process may use"),
     key("backend.max_concurrency", Count(CONCURRENCY), "Sequences computed together."),
     key("backend.queue_max", Count(ANY), "Requests that may wait beyond those; 503 above."),
+    key(
+        "backend.queue_tokens_max",
+        Count(AT_LEAST_1),
+        "Tokens of the prompts of those that wait, though one alone may have more; 503 above.",
+    ),
+    key(
+        "backend.reader_timeout_ms",
+        Milliseconds(AT_LEAST_1),
+        "How long a client may not read its answer, which stands still meanwhile; then it is given up.",
+    ),
+    key(
+        "backend.request_timeout_ms",
+        Milliseconds(AT_LEAST_1),
+        "How long a request may take in all, the time in the queue included; 504 above.",
+    )
+    .or("as long as it takes"),
     key("backend.context_max", Count(AT_LEAST_1), "Longest prompt plus answer, in tokens.")
         .or("the model's"),
     key("backend.body_bytes_max", Bytes(AT_LEAST_1), "Largest request body; 413 above."),

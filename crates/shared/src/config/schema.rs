@@ -272,6 +272,12 @@ pub struct BackendConfig {
     pub max_concurrency: usize,
     /// Requests waiting beyond those; 503 above.
     pub queue_max: usize,
+    /// Tokens of the prompts of those that wait; 503 above.
+    pub queue_tokens_max: usize,
+    /// How long a client may not read its answer before it is given up.
+    pub reader_timeout_ms: u64,
+    /// How long a request may take in all; none: as long as it takes.
+    pub request_timeout_ms: Option<u64>,
     /// Longest prompt plus answer, in tokens; none: the model's.
     pub context_max: Option<usize>,
     /// Largest request body; 413 above.
@@ -414,6 +420,9 @@ impl Default for BackendConfig {
             kv_memory: None,
             max_concurrency: 256,
             queue_max: 1_024,
+            queue_tokens_max: 1 << 20,
+            reader_timeout_ms: 30_000,
+            request_timeout_ms: None,
             context_max: None,
             body_bytes_max: ByteSize::mib(16),
             drain_timeout_ms: 30_000,
