@@ -26,7 +26,13 @@ impl KvShape {
     /// Bytes that one block of [`BLOCK_TOKENS`] tokens takes over all layers.
     #[must_use]
     pub fn block_bytes(&self) -> usize {
-        self.layers * self.layer_block() * size_of::<u16>()
+        self.block() * size_of::<u16>()
+    }
+
+    /// Numbers of one block over all layers.
+    #[inline]
+    fn block(&self) -> usize {
+        self.layers * self.layer_block()
     }
 
     /// Numbers of one block in one layer.
@@ -44,7 +50,8 @@ impl KvShape {
     }
 }
 
-/// Keys and values of every block of the pool, `[layers, blocks, kv_heads, 2 · head_dim · BLOCK_TOKENS]`.
+/// Keys and values of every block of the pool, `[blocks, layers, kv_heads, 2 · head_dim · BLOCK_TOKENS]`: what a
+/// sequence takes lies together, so that a few blocks are a few pages.
 pub struct KvCache {
     shape: KvShape,
     blocks: usize,
@@ -75,7 +82,7 @@ impl KvCache {
     fn block_start(&self, layer: usize, block: u32) -> usize {
         assert!((block as usize) < self.blocks, "block {block} of {}", self.blocks);
         assert!(layer < self.shape.layers, "layer {layer} of {}", self.shape.layers);
-        (layer * self.blocks + block as usize) * self.shape.layer_block()
+        block as usize * self.shape.block() + layer * self.shape.layer_block()
     }
 
     /// Keys `[head_dim, BLOCK_TOKENS]` and values `[BLOCK_TOKENS, head_dim]` of a head in a block.
@@ -94,9 +101,9 @@ impl KvCache {
 
     /// One layer, for threads that write different tokens to it.
     pub(super) fn writer(&mut self, layer: usize) -> LayerWriter<'_> {
-        let first = self.block_start(layer, 0);
-        let len = self.blocks * self.shape.layer_block();
-        let data = self.data.halves_mut()[first..][..len].as_mut_ptr();
+        assert!(layer < self.shape.layers, "layer {layer} of {}", self.shape.layers);
+        let data =
+            self.data.halves_mut().as_mut_ptr().wrapping_add(layer * self.shape.layer_block());
         LayerWriter { shape: self.shape, blocks: self.blocks, data, borrow: PhantomData }
     }
 }
@@ -105,6 +112,7 @@ impl KvCache {
 pub(super) struct LayerWriter<'a> {
     shape: KvShape,
     blocks: usize,
+    /// Where the layer begins in the first block.
     data: *mut u16,
     borrow: PhantomData<&'a mut KvCache>,
 }
@@ -133,8 +141,8 @@ impl LayerWriter<'_> {
         assert!((block as usize) < self.blocks, "block {block} of {}", self.blocks);
         assert_eq!(key.len(), self.shape.kv_heads * dim, "a key of the wrong size");
         assert_eq!(value.len(), key.len(), "a value of the wrong size");
-        // SAFETY: the block exists, so its part of the layer is inside it.
-        let start = unsafe { self.data.add(block as usize * self.shape.layer_block()) };
+        // SAFETY: the block exists, so its part of the layer is inside the cache.
+        let start = unsafe { self.data.add(block as usize * self.shape.block()) };
         let heads = key.chunks_exact(dim).zip(value.chunks_exact(dim)).enumerate();
         let mut halves = [0; LANES];
         for (head, (key, value)) in heads {
