@@ -1,6 +1,10 @@
 //! Bad input gets a clear error, through the whole path, and loses nothing.
 
-use inferno_tests::{MODEL, client::Client, fleet::Fleet};
+use inferno_tests::{
+    MODEL,
+    client::{Answer, Client},
+    fleet::Fleet,
+};
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -129,10 +133,10 @@ async fn bodies_of_every_size_arrive_whole_and_too_large_ones_are_refused() {
     fleet.post(CHAT, &chat(json!({}))).await.ok();
 }
 
-#[tokio::test]
-async fn a_full_queue_says_when_to_come_back() {
+/// What a third request gets while one runs and another waits, on a backend for one at a time with this setting.
+async fn third(setting: &str, prompt: &str) -> Answer {
     let mut fleet = Fleet::proxy_only(&[]);
-    fleet.add_backend(&["backend.max_concurrency=1", "backend.queue_max=1"]);
+    fleet.add_backend(&["backend.max_concurrency=1", setting]);
     fleet.wait_for_state("backend-1", "ready").await;
     let long = json!({"model": MODEL, "prompt": "Once", "max_tokens": 4_000, "stream": true, "ignore_eos": true});
     let client = Client::new();
@@ -146,11 +150,24 @@ async fn a_full_queue_says_when_to_come_back() {
         (fleet.vitals(0).await["queue_depth"] == 1).then_some(())
     })
     .await;
-    let refused = fleet.post("/v1/completions", &json!({"model": MODEL, "prompt": "x"})).await;
-    assert_eq!(refused.error(503)["code"], "queue_full");
-    assert!(refused.headers.contains_key("retry-after"));
+    let third = fleet.post("/v1/completions", &json!({"model": MODEL, "prompt": prompt})).await;
     drop(first);
     assert!(second.await.expect("it ran").is_some(), "the freed slot went to the next");
+    third
+}
+
+#[tokio::test]
+async fn a_full_queue_says_when_to_come_back() {
+    let refused = third("backend.queue_max=1", "x").await;
+    assert_eq!(refused.error(503)["code"], "queue_full");
+    assert!(refused.headers.contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn prompts_that_wait_have_a_limit_in_tokens() {
+    let words = "one two three four five six seven eight nine ten";
+    let refused = third("backend.queue_tokens_max=10", words).await;
+    assert_eq!(refused.error(503)["code"], "queue_full");
 }
 
 #[tokio::test]
@@ -165,31 +182,6 @@ async fn a_request_that_takes_longer_than_it_may_is_ended() {
         .post("/v1/completions", &json!({"model": MODEL, "prompt": "x", "max_tokens": 1}))
         .await
         .ok();
-}
-
-#[tokio::test]
-async fn prompts_that_wait_have_a_limit_in_tokens() {
-    let mut fleet = Fleet::proxy_only(&[]);
-    fleet.add_backend(&["backend.max_concurrency=1", "backend.queue_tokens_max=10"]);
-    fleet.wait_for_state("backend-1", "ready").await;
-    let long = json!({"model": MODEL, "prompt": "Once", "max_tokens": 4_000, "stream": true, "ignore_eos": true});
-    let client = Client::new();
-    let mut first = client.stream(fleet.traffic, "/v1/completions", &long).await;
-    first.next().await.expect("it runs");
-    let second = tokio::spawn({
-        let (client, traffic, long) = (client.clone(), fleet.traffic, long.clone());
-        async move { client.stream(traffic, "/v1/completions", &long).await.next().await }
-    });
-    inferno_tests::wait_for("the second waits", || async {
-        (fleet.vitals(0).await["queue_depth"] == 1).then_some(())
-    })
-    .await;
-    let words =
-        json!({"model": MODEL, "prompt": "one two three four five six seven eight nine ten"});
-    let refused = fleet.post("/v1/completions", &words).await;
-    assert_eq!(refused.error(503)["code"], "queue_full");
-    drop(first);
-    assert!(second.await.expect("it ran").is_some(), "the freed slot went to the next");
 }
 
 #[tokio::test]
