@@ -25,7 +25,8 @@ impl Storage {
     /// When the operating system refuses the memory.
     pub(super) fn zeroed(len: usize) -> Self {
         let slack = if len >= HUGE_PAGE { HUGE_PAGE } else { 0 };
-        let map = MmapMut::map_anon((len + slack).max(1)).expect("memory");
+        let map = MmapMut::map_anon((len + slack).max(1))
+            .unwrap_or_else(|error| panic!("no {len} bytes of memory: {error}"));
         let address = map.as_ptr().addr();
         let start = if slack > 0 { address.next_multiple_of(HUGE_PAGE) - address } else { 0 };
         // Advice that is not taken costs speed alone.
