@@ -1,10 +1,9 @@
 //! Attention over the paged cache: which rows and heads go together, and who computes them.
 //!
-//! Keys are walked in blocks of [`super::BLOCK_TOKENS`] from the first that a row sees, with the online softmax
-//! of FlashAttention (Dao et al., 2022), and in spans of [`SPAN_BLOCKS`] blocks, each a softmax of its own;
-//! spans are merged in order, as Flash-Decoding does (Dao et al., 2023). So a row's result depends on its query
-//! and on the keys and values it sees: prefilling a prompt at once, in chunks, or token by token gives the
-//! same bits, whether spans are computed by one thread or by several, and wherever in the pool a block lies.
+//! Keys are walked in spans of [`SPAN_BLOCKS`] blocks of [`super::BLOCK_TOKENS`]: all scores of a span, then its
+//! softmax, then its values. Spans are merged in order, as Flash-Decoding does (Dao et al., 2023). So a row's result
+//! depends on its query and on the keys and values it sees: prefilling a prompt at once, in chunks, or token by
+//! token gives the same bits, whether spans are computed by one thread or by several, and wherever in the pool a block lies.
 
 use super::Cpu;
 use super::attention_walk::{self as walk, Part, Softmax};

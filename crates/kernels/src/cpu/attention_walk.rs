@@ -51,7 +51,7 @@ pub(super) struct Part<'a> {
     pub(super) heads: usize,
 }
 
-/// The state of an online softmax: `total = Σ exp(score − largest)`.
+/// The state of a softmax, of one span or of several merged: `total = Σ exp(score − largest)`.
 #[derive(Clone, Copy)]
 pub(super) struct Softmax {
     pub(super) largest: f32,

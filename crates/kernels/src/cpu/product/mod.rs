@@ -84,6 +84,11 @@ pub(super) enum Prefetch {
 #[cfg(target_arch = "x86_64")]
 const STREAM_AHEAD: usize = 12 << 10;
 
+/// How many blocks ahead [`Operands::prefetch_ahead`] looks. With it 256 rows of Q4_K took 3 % less time, in the mean of
+/// three noisy runs; Q6_K the same as before.
+#[cfg(target_arch = "x86_64")]
+const BLOCKS_AHEAD: usize = 4;
+
 #[cfg(target_arch = "x86_64")]
 impl Operands<'_> {
     /// Fetches the share of `block`.
@@ -103,16 +108,9 @@ impl Operands<'_> {
             }
         }
     }
-}
 
-/// How many blocks ahead a kernel for many rows fetches what it reads itself, from the second cache to the first. Where
-/// rows are long, that made products some percent faster.
-#[cfg(target_arch = "x86_64")]
-const BLOCKS_AHEAD: usize = 4;
-
-#[cfg(target_arch = "x86_64")]
-impl Operands<'_> {
-    /// Fetches the activations and codes of a later block.
+    /// Fetches the activations and codes of a later block: for kernels of many rows, whose operands are in the second
+    /// cache.
     #[inline(always)]
     fn prefetch_ahead<const M: usize, const N: usize>(&self, format: Format, block: usize) {
         let block = block + BLOCKS_AHEAD;
