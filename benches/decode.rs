@@ -38,11 +38,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = arguments.next().map_or(Ok(cores), |text| text.parse())?;
     let rounds: usize = arguments.next().map_or(Ok(7), |text| text.parse())?;
-    let prompt: Vec<u32> = (0..PROMPT as u32).map(|n| 100 + n * 37 % 900).collect();
 
     let engine = ours(&model, threads)?;
     let (mut our_rounds, mut their_rounds) = (Vec::new(), Vec::new());
     for round in 0..=rounds {
+        // New each time, so that our prefix cache knows nothing of it.
+        let prompt: Vec<u32> =
+            (0..PROMPT as u32).map(|n| 100 + (n * 37 + round as u32 * 11) % 900).collect();
         let (our_round, their_round) = (run_ours(&engine, &prompt)?, run_theirs(&model, &prompt)?);
         // The first warms both.
         if round > 0 {
