@@ -190,6 +190,7 @@ pub fn fill_vitals(
         let stats = served.stats();
         vitals.queue_depth = stats.waiting();
         vitals.kv_cache_usage = 100.0 * kv_share(stats);
+        vitals.kv_cache_tokens = stats.kv_tokens_total();
         vitals.tokens_per_second = rate.of(stats.generation_tokens_total());
         vitals.models = vec![model.clone()];
         vitals.fingerprint = served.fingerprint().map(|fingerprint| fingerprint.to_string());

@@ -1,6 +1,6 @@
 //! What the engine tells about itself while it runs: atomics only, so that nobody who asks can slow it.
 
-use crate::cache::{BlockPool, Miss};
+use crate::cache::{BLOCK_TOKENS, BlockPool, Miss};
 use crate::error::SubmitError;
 use crate::scheduler::{PrefixCounts, Scheduler};
 use std::sync::Arc;
@@ -103,6 +103,11 @@ impl EngineStats {
     /// Blocks of the KV cache.
     pub fn kv_blocks_total(&self) -> u64 {
         self.kv_blocks_total
+    }
+
+    /// Tokens that the whole cache holds.
+    pub fn kv_tokens_total(&self) -> u64 {
+        self.kv_blocks_total * BLOCK_TOKENS as u64
     }
 
     /// Tokens of prompts that the prefix cache held, since the start.

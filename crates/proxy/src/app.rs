@@ -3,29 +3,35 @@
 use crate::{
     auth::Caller,
     body::Bodies,
-    dispatch::{Answer, Dispatcher},
+    dispatch::{Answer, Dispatcher, RouteKeys},
     downstream::{Client, Incoming},
     drain::Drain,
     envelope::Envelope,
     error::{Interruption, RequestError},
     exchange::Exchange,
+    explain,
     headers::{self, REQUEST_ID},
     keys::Keys,
     limits::Requests,
     metrics::ProxyMetrics,
-    models, relay,
+    models,
+    prompt::{self, PromptHashes},
+    relay,
     route::Route,
-    routing::{self, Fleet, RouteRequest},
+    routing::{self, Fleet},
     stream::is_event_stream,
     upstream::OutgoingRequest,
 };
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
-use inferno_shared::config::{ProxyConfig, ProxyTimeouts};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use inferno_shared::config::{ProxyConfig, ProxyTimeouts, RoutingPolicy};
 use pingora_core::{apps::ReusedHttpStream, protocols::http::ServerSession, server::ShutdownWatch};
 use pingora_http::RequestHeader;
 use std::{pin::pin, sync::Arc, time::Duration};
 use tracing::Instrument;
+
+/// Names a request's session where nothing else is configured.
+const SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
 
 /// What all requests share.
 pub(crate) struct Gateway {
@@ -33,6 +39,10 @@ pub(crate) struct Gateway {
     bodies: Bodies,
     requests: Requests,
     dispatcher: Dispatcher,
+    policy: RoutingPolicy,
+    session_header: HeaderName,
+    /// Whoever comes may have routing explained.
+    explains_to_anyone: bool,
     timeouts: ProxyTimeouts,
     metrics: Arc<ProxyMetrics>,
     drain: Arc<Drain>,
@@ -54,6 +64,10 @@ impl Gateway {
             bodies: Bodies::new(config),
             requests: Requests::new(&config.limits),
             dispatcher: Dispatcher::new(fleet, policy, config, Arc::clone(&metrics)),
+            policy: config.routing.policy,
+            explains_to_anyone: config.listen.ip().is_loopback(),
+            // The configuration's own check has seen to it.
+            session_header: config.routing.session_header.parse().unwrap_or(SESSION_ID),
             timeouts: config.timeouts.clone(),
             metrics,
             drain,
@@ -131,6 +145,9 @@ impl Gateway {
         if exchange.route == Route::Models {
             return self.list_models(client, exchange, &caller).await;
         }
+        if headers::wants_explanation(&client.header().headers)? {
+            return self.explain(client, exchange, &caller).await;
+        }
         let mut answer = self.find_answer(client, exchange, &caller).await?;
         self.pass_on(client, exchange, &mut answer).await?;
         self.dispatcher.release(answer);
@@ -146,22 +163,59 @@ impl Gateway {
         caller: &Caller,
     ) -> Result<Answer, Interruption> {
         let body = self.bodies.read(client).await?;
-        exchange.line.request_bytes = body.bytes.len() as u64;
-        let envelope = Envelope::parse(&body.bytes)?;
-        if !caller.may_use(&envelope.model) {
-            return Err(RequestError::ModelNotAllowed { model: envelope.model }.into());
-        }
+        let keys = self.route_keys(client.header(), exchange, &body.bytes, caller)?;
         let outgoing = outgoing(client.header(), exchange, caller, body.bytes.clone());
-        let route = RouteRequest { model: &envelope.model };
-        let dispatched = pin!(self.dispatcher.dispatch(&route, &outgoing, &mut exchange.attempts));
+        let dispatched = pin!(self.dispatcher.dispatch(&keys, &outgoing, &mut exchange.attempts));
         let answer = tokio::select! {
             biased;
             answer = dispatched => answer?,
             () = client.gone() => return Err(Interruption::ClientGone),
         };
-        exchange.line.model = Some(envelope.model.clone());
+        exchange.line.model = Some(keys.model.clone());
         exchange.line.backend = Some(answer.node().id.clone());
         Ok(answer)
+    }
+
+    /// Says what routing would do with the request, and why.
+    async fn explain(
+        &self,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        caller: &Caller,
+    ) -> Result<(), Interruption> {
+        if !caller.may_have_explained(self.explains_to_anyone) {
+            return Err(RequestError::ExplanationRefused.into());
+        }
+        let body = self.bodies.read(client).await?;
+        let keys = self.route_keys(client.header(), exchange, &body.bytes, caller)?;
+        let opinions = self.dispatcher.opinions(&keys)?;
+        exchange.line.model = Some(keys.model.clone());
+        let answer = explain::answer(self.policy, &keys, opinions);
+        answer_json(client, exchange, answer).await
+    }
+
+    /// What the request is routed by.
+    fn route_keys(
+        &self,
+        header: &RequestHeader,
+        exchange: &mut Exchange,
+        body: &[u8],
+        caller: &Caller,
+    ) -> Result<RouteKeys, RequestError> {
+        exchange.line.request_bytes = body.len() as u64;
+        let envelope = Envelope::parse(body)?;
+        if !caller.may_use(&envelope.model) {
+            return Err(RequestError::ModelNotAllowed { model: envelope.model });
+        }
+        let tenant = caller.key_id();
+        let parts = [envelope.tools, envelope.prompt];
+        let named = header.headers.get(&self.session_header).map(HeaderValue::as_bytes);
+        let session = named.or(envelope.session.as_deref().map(str::as_bytes));
+        Ok(RouteKeys {
+            prompt: PromptHashes::of(&envelope.model, tenant.as_deref(), parts),
+            session: session.map(prompt::session),
+            model: envelope.model,
+        })
     }
 
     /// The backend's answer becomes the client's.
@@ -181,8 +235,10 @@ impl Gateway {
         client.begin(head.status, passing, length).await?;
         let sent = &mut exchange.line.response_bytes;
         let relayed = if is_stream {
-            relay::events(client, &mut answer.response, patience, sent).await
+            let tokens_came = || answer.ticket.first_token(self.dispatcher.now());
+            relay::events(client, &mut answer.response, patience, sent, tokens_came).await
         } else {
+            answer.ticket.unobserved();
             relay::body(client, &mut answer.response, patience, sent).await
         };
         if let Err(Interruption::Truncated(error) | Interruption::Told(error)) = &relayed {
@@ -199,11 +255,20 @@ impl Gateway {
     ) -> Result<(), Interruption> {
         let path = client.header().uri.path();
         let body = models::answer(path, &self.dispatcher.members(), caller)?;
-        exchange.answered(StatusCode::OK);
-        exchange.line.response_bytes = body.len() as u64;
-        let headers = HeaderMap::from_iter([(REQUEST_ID.clone(), exchange.request_id.clone())]);
-        Ok(client.answer_json(StatusCode::OK, headers, body).await?)
+        answer_json(client, exchange, body).await
     }
+}
+
+/// Answers out of what the proxy itself knows.
+async fn answer_json(
+    client: &mut Client,
+    exchange: &mut Exchange,
+    body: Bytes,
+) -> Result<(), Interruption> {
+    exchange.answered(StatusCode::OK);
+    exchange.line.response_bytes = body.len() as u64;
+    let headers = HeaderMap::from_iter([(REQUEST_ID.clone(), exchange.request_id.clone())]);
+    Ok(client.answer_json(StatusCode::OK, headers, body).await?)
 }
 
 /// What can be refused before the body is read.

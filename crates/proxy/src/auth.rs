@@ -36,6 +36,11 @@ impl Caller {
         self.0.as_ref().map_or(0, |holder| holder.priority())
     }
 
+    /// Whether routing is explained to it; `otherwise` for whoever has no key.
+    pub(crate) fn may_have_explained(&self, otherwise: bool) -> bool {
+        self.0.as_ref().map_or(otherwise, |holder| holder.may_have_explained())
+    }
+
     /// Whether `model` is there for this caller.
     pub(crate) fn may_use(&self, model: &str) -> bool {
         self.0.as_ref().is_none_or(|holder| holder.may_use(model))

@@ -12,7 +12,8 @@ use crate::{
     attempt::{Attempt, Attempts},
     error::RequestError,
     metrics::ProxyMetrics,
-    routing::{Fleet, Policy, RouteRequest},
+    prompt::{self, PromptHashes},
+    routing::{Candidates, Fleet, Opinion, Policy, Prompt, RouteRequest, Ticket},
     upstream::{
         Connection, Incarnation, NodeFields, OutgoingRequest, Pool, Response, Retry, UpstreamError,
     },
@@ -20,14 +21,38 @@ use crate::{
 use http::HeaderValue;
 use inferno_shared::{
     config::{ProxyConfig, ProxyRetry},
-    membership::{InFlight, NodeView, Snapshot},
+    membership::{CandidateList, InFlight, NodeView, Snapshot},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// What a request is routed by.
+#[derive(Debug, Default)]
+pub(crate) struct RouteKeys {
+    /// The model asked for.
+    pub(crate) model: String,
+    /// What its prompt has in common with others.
+    pub(crate) prompt: PromptHashes,
+    /// Its session, hashed.
+    pub(crate) session: Option<u64>,
+}
+
+impl RouteKeys {
+    fn request(&self, now: Duration) -> RouteRequest<'_> {
+        let PromptHashes { blocks, tokens } = &self.prompt;
+        let prompt = Prompt { blocks, block_tokens: prompt::BLOCK_TOKENS, tokens: *tokens };
+        RouteRequest { now, prompt, session: self.session }
+    }
+}
 
 /// Brings requests to backends.
 pub(crate) struct Dispatcher {
     fleet: Arc<dyn Fleet>,
-    policy: Box<dyn Policy>,
+    policy: Arc<dyn Policy>,
+    /// When time began for the policy.
+    origin: Instant,
     pool: Pool,
     connect: Duration,
     first_byte: Duration,
@@ -41,6 +66,8 @@ pub(crate) struct Answer {
     attempt: Attempt,
     /// The answer.
     pub(crate) response: Response,
+    /// The policy waits to hear of it.
+    pub(crate) ticket: Ticket,
     _in_flight: InFlight,
 }
 
@@ -54,13 +81,14 @@ impl Answer {
 impl Dispatcher {
     pub(crate) fn new(
         fleet: Arc<dyn Fleet>,
-        policy: Box<dyn Policy>,
+        policy: Arc<dyn Policy>,
         config: &ProxyConfig,
         metrics: Arc<ProxyMetrics>,
     ) -> Self {
         Self {
             fleet,
             policy,
+            origin: Instant::now(),
             pool: Pool::default(),
             connect: Duration::from_millis(config.timeouts.connect_ms),
             first_byte: Duration::from_millis(config.timeouts.first_byte_ms),
@@ -74,27 +102,48 @@ impl Dispatcher {
         self.fleet.snapshot()
     }
 
+    /// The time, as the policy has it.
+    pub(crate) fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    /// What the policy thinks of everyone who could be asked, and who they are.
+    pub(crate) fn opinions(
+        &self,
+        keys: &RouteKeys,
+    ) -> Result<Vec<(Arc<NodeView>, Opinion)>, RequestError> {
+        let list = candidates(&self.members(), &keys.model)?;
+        let candidates = Candidates { list: &list, tried: &[] };
+        let opinions = self.policy.opinions(&keys.request(self.now()), candidates);
+        let node = |index: usize| Arc::clone(&list.candidates[index].node);
+        Ok(opinions.into_iter().map(|opinion| (node(opinion.index), opinion)).collect())
+    }
+
     /// Sends `outgoing` to a backend that serves the model, and others after it where that is safe,
     /// until one answers. Dropping the future drops the connection, and with it the request.
     pub(crate) async fn dispatch(
         &self,
-        route: &RouteRequest<'_>,
+        keys: &RouteKeys,
         outgoing: &OutgoingRequest,
         attempts: &mut Attempts,
     ) -> Result<Answer, RequestError> {
         let members = self.members();
         self.pool.retain(&members);
-        let mut candidates = candidates(&members, route.model)?;
+        let (list, mut tried) = (candidates(&members, &keys.model)?, Vec::new());
         let mut unanswered = 0;
-        // The list is not empty: it was not at first, and the last candidate's failure is final.
-        while let Some(chosen) = self.policy.pick(route, &candidates) {
-            let node = candidates.remove(chosen);
+        // Somebody is left: there was at first, and the last candidate's failure is final.
+        while let Some(pick) =
+            self.policy.pick(&keys.request(self.now()), Candidates { list: &list, tried: &tried })
+        {
+            tried.push(pick.index);
+            let node = &list.candidates[pick.index].node;
+            let ticket = Ticket::new(&self.policy, &pick);
             let in_flight = node.load.acquire();
-            let mut attempt = attempts.begin(&node);
+            let mut attempt = attempts.begin(node);
             let error = match self.ask(&attempt, outgoing).await {
                 Ok(response) => {
                     attempt.answered(response.head.status);
-                    return Ok(Answer { attempt, response, _in_flight: in_flight });
+                    return Ok(Answer { attempt, response, ticket, _in_flight: in_flight });
                 }
                 Err(error) => error,
             };
@@ -105,8 +154,8 @@ impl Dispatcher {
                 Retry::Replay => outgoing.replayable && unanswered <= self.retry.replays_max,
                 Retry::No => false,
             };
-            if !safe || candidates.is_empty() || attempts.count as usize == self.retry.attempts_max
-            {
+            let is_last = tried.len() == list.candidates.len();
+            if !safe || is_last || attempts.count as usize == self.retry.attempts_max {
                 return Err(error.into());
             }
             self.metrics.retries.inc();
@@ -171,10 +220,9 @@ impl Dispatcher {
 }
 
 /// Who may get a request for `model`, at least one, or the reason why nobody may.
-fn candidates(members: &Snapshot, model: &str) -> Result<Vec<Arc<NodeView>>, RequestError> {
-    let candidates = members.candidates(model);
-    if !candidates.is_empty() {
-        Ok(candidates)
+fn candidates(members: &Snapshot, model: &str) -> Result<Arc<CandidateList>, RequestError> {
+    if let Some(candidates) = members.candidates(model) {
+        Ok(Arc::clone(candidates))
     } else if members.members().next().is_none() {
         Err(RequestError::NoBackends)
     } else if members.has_model(model) {
@@ -212,6 +260,8 @@ mod tests {
     fn node(address: SocketAddr) -> NodeView {
         NodeView {
             id: "n".into(),
+            ordinal: 0,
+            key: 0,
             node_type: NodeType::Backend,
             generation: Generation(1),
             address,

@@ -5,20 +5,26 @@ use serde::{
     Deserialize, Deserializer,
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::error::Category;
+use serde_json::{error::Category, value::RawValue};
 use std::{borrow::Cow, fmt};
 
-/// Who is asked.
+/// Who is asked, and what routing may go by.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Envelope {
+pub(crate) struct Envelope<'a> {
     /// The model's name, not empty.
     pub(crate) model: String,
+    /// `tools`, as it stands there.
+    pub(crate) tools: Option<&'a str>,
+    /// `messages`, `prompt` or `input`, as it stands there.
+    pub(crate) prompt: Option<&'a str>,
+    /// `prompt_cache_key` or, without it, `user`.
+    pub(crate) session: Option<Cow<'a, str>>,
 }
 
-impl Envelope {
+impl<'a> Envelope<'a> {
     /// Reads `body`, all of it: what is not JSON is refused here, once, and not by each backend.
-    pub(crate) fn parse(body: &[u8]) -> Result<Self, RequestError> {
-        let wire: Wire<'_> = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+    pub(crate) fn parse(body: &'a [u8]) -> Result<Self, RequestError> {
+        let wire: Wire<'a> = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
         let model = match wire.model {
             None | Some(Value::Null) => {
                 return Err(RequestError::MissingParameter { param: "model" });
@@ -33,9 +39,23 @@ impl Envelope {
         };
         // Nobody here needs its value: whether events come back, the answer's own header says.
         match wire.stream {
-            None | Some(Value::Null | Value::Bool) => Ok(Self { model }),
-            Some(_) => Err(RequestError::WrongType { param: "stream", expected: "a boolean" }),
+            None | Some(Value::Null | Value::Bool) => {}
+            Some(_) => {
+                return Err(RequestError::WrongType { param: "stream", expected: "a boolean" });
+            }
         }
+        let raw = |value: Option<&'a RawValue>| value.map(RawValue::get);
+        let name = |value| match value {
+            Some(Value::Text(name)) => Some(name),
+            // Whether it may be anything else is for the backend to say.
+            _ => None,
+        };
+        Ok(Self {
+            model,
+            tools: raw(wire.tools),
+            prompt: raw(wire.messages).or(raw(wire.prompt)).or(raw(wire.input)),
+            session: name(wire.prompt_cache_key).or_else(|| name(wire.user)),
+        })
     }
 }
 
@@ -49,12 +69,18 @@ fn malformed(error: &serde_json::Error) -> RequestError {
     RequestError::MalformedJson { detail }
 }
 
-/// The two fields. A field that comes twice is an error, for backend and proxy could each take
-/// another one; so is a body that is not an object.
+/// The fields. One that comes twice is an error, for backend and proxy could each take another one;
+/// so is a body that is not an object.
 #[derive(Default)]
 struct Wire<'a> {
     model: Option<Value<'a>>,
     stream: Option<Value<'a>>,
+    prompt_cache_key: Option<Value<'a>>,
+    user: Option<Value<'a>>,
+    tools: Option<&'a RawValue>,
+    messages: Option<&'a RawValue>,
+    prompt: Option<&'a RawValue>,
+    input: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -62,6 +88,12 @@ struct Wire<'a> {
 enum Field {
     Model,
     Stream,
+    PromptCacheKey,
+    User,
+    Tools,
+    Messages,
+    Prompt,
+    Input,
     #[serde(other)]
     Other,
 }
@@ -92,19 +124,32 @@ impl<'de> Visitor<'de> for WireVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Wire<'de>, A::Error> {
         let mut wire = Wire::default();
         while let Some(field) = map.next_key()? {
-            let (slot, name) = match field {
-                Field::Model => (&mut wire.model, "model"),
-                Field::Stream => (&mut wire.stream, "stream"),
+            match field {
+                Field::Model => once(&mut wire.model, &mut map)?,
+                Field::Stream => once(&mut wire.stream, &mut map)?,
+                Field::PromptCacheKey => once(&mut wire.prompt_cache_key, &mut map)?,
+                Field::User => once(&mut wire.user, &mut map)?,
+                Field::Tools => once(&mut wire.tools, &mut map)?,
+                Field::Messages => once(&mut wire.messages, &mut map)?,
+                Field::Prompt => once(&mut wire.prompt, &mut map)?,
+                Field::Input => once(&mut wire.input, &mut map)?,
                 Field::Other => {
                     map.next_value::<IgnoredAny>()?;
-                    continue;
                 }
-            };
-            if slot.replace(map.next_value()?).is_some() {
-                return Err(A::Error::duplicate_field(name));
             }
         }
         Ok(wire)
+    }
+}
+
+/// The value of a field that may come once.
+fn once<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+    slot: &mut Option<T>,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    match slot.replace(map.next_value()?) {
+        None => Ok(()),
+        Some(_) => Err(A::Error::custom("a field comes twice")),
     }
 }
 
@@ -174,7 +219,8 @@ mod tests {
     fn model_and_stream_are_found_wherever_they_stand() {
         let body = r#"{"messages":[{"model":"not this","content":"\u00e9"}],"stream":true,"model":"m\u00e9","n":1}"#;
         let envelope = Envelope::parse(body.as_bytes()).expect("valid");
-        assert_eq!(envelope, Envelope { model: "mé".into() });
+        assert_eq!(envelope.model, "mé");
+        assert_eq!(envelope.prompt, Some(r#"[{"model":"not this","content":"\u00e9"}]"#));
         assert!(Envelope::parse(br#"{"model":"m","stream":null}"#).is_ok());
     }
 
@@ -194,6 +240,24 @@ mod tests {
             assert_eq!(code(body), "malformed_json", "{body}");
         }
         assert_eq!(code(r#"{"model":"a","model":"b"}"#), "malformed_json");
+        assert_eq!(code(r#"{"model":"a","prompt":"b","prompt":"b"}"#), "malformed_json");
+    }
+
+    #[test]
+    fn what_routing_goes_by_is_as_it_stands_there() {
+        let parse = |body: &'static str| Envelope::parse(body.as_bytes()).expect("valid");
+        let chat = parse(
+            r#"{"model":"m","tools":[ 1],"messages":[{"a": "\u00e9"}],"user":"u","prompt_cache_key":"k"}"#,
+        );
+        assert_eq!((chat.tools, chat.prompt), (Some("[ 1]"), Some(r#"[{"a": "\u00e9"}]"#)));
+        assert_eq!(chat.session.as_deref(), Some("k"));
+        let embeddings = parse(r#"{"input":["a"],"user":"u\n","model":"m"}"#);
+        assert_eq!(
+            (embeddings.prompt, embeddings.session.as_deref()),
+            (Some("[\"a\"]"), Some("u\n"))
+        );
+        let odd = parse(r#"{"model":"m","user":7,"prompt_cache_key":{"a":[1]},"prompt":null}"#);
+        assert_eq!((odd.prompt, odd.session), (Some("null"), None));
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(crate) enum RequestError {
     UpgradeRequested,
     #[error("the client sent an internal header")]
     InternalHeader { name: String },
+    #[error("routing may not be explained to this client")]
+    ExplanationRefused,
     #[error("no such path")]
     UnknownPath,
     #[error("method not allowed, only {allow}")]
@@ -81,6 +83,7 @@ impl RequestError {
             | Self::MalformedJson { .. }
             | Self::MissingParameter { .. }
             | Self::WrongType { .. } => StatusCode::BAD_REQUEST,
+            Self::ExplanationRefused => StatusCode::FORBIDDEN,
             Self::MissingKey | Self::Key(_) => StatusCode::UNAUTHORIZED,
             Self::ReadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UpgradeRequested => StatusCode::NOT_IMPLEMENTED,
@@ -115,6 +118,7 @@ impl RequestError {
             Self::ReadTimeout => "request_timeout",
             Self::UpgradeRequested => "upgrade_not_supported",
             Self::InternalHeader { .. } => "internal_header",
+            Self::ExplanationRefused => "explanation_refused",
             Self::UnknownPath => "unknown_url",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::BodyTooLarge { .. } => "request_too_large",
@@ -153,6 +157,11 @@ impl RequestError {
             Self::ReadTimeout => "The request was not received in time.".into(),
             Self::UpgradeRequested => "Protocol upgrades are not supported here.".into(),
             Self::InternalHeader { name } => format!("The header {name} is reserved."),
+            Self::ExplanationRefused => {
+                "Routing is explained to API keys made with --explain, and to anyone only where the proxy listens \
+                 on loopback and asks for no keys."
+                    .into()
+            }
             Self::UnknownPath => "There is nothing at this URL; the API lives under /v1.".into(),
             Self::MethodNotAllowed { allow } => format!("This URL takes only {allow}."),
             Self::BodyTooLarge { limit } => {

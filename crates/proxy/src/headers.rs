@@ -1,5 +1,6 @@
 //! Which header fields pass, in each direction, pure.
 
+use crate::error::RequestError;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use inferno_shared::telemetry::trace_context::{TRACEPARENT, TRACESTATE};
 
@@ -10,6 +11,8 @@ pub(crate) const TOKEN: &str = "x-inferno-token";
 pub(crate) const TENANT: &str = "x-inferno-tenant";
 /// Tells a backend which requests to compute first, where that is not 0.
 pub(crate) const PRIORITY: &str = "x-inferno-priority";
+/// From a client that may: tell what routing would do, and why.
+pub(crate) static EXPLAIN: HeaderName = HeaderName::from_static("x-inferno-explain");
 /// Names a request in every log it passes.
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Header fields between proxy and backend. A client may neither send nor see them.
@@ -30,7 +33,7 @@ static HOP_BY_HOP: [HeaderName; 9] = [
 
 /// Fields of a request that stay here: the client's credentials, for they are for the proxy alone;
 /// what the proxy writes itself; and `accept-encoding`, for events are read on their way.
-static NOT_FOR_BACKENDS: [HeaderName; 8] = [
+static NOT_FOR_BACKENDS: [HeaderName; 9] = [
     header::AUTHORIZATION,
     header::COOKIE,
     HeaderName::from_static("x-api-key"),
@@ -39,11 +42,25 @@ static NOT_FOR_BACKENDS: [HeaderName; 8] = [
     header::CONTENT_LENGTH,
     header::EXPECT,
     header::ACCEPT_ENCODING,
+    HeaderName::from_static("x-inferno-explain"),
 ];
 
 /// The name of an internal field in a client's request, if there is one.
 pub(crate) fn internal(headers: &HeaderMap) -> Option<&HeaderName> {
-    headers.keys().find(|name| name.as_str().starts_with(INTERNAL_PREFIX))
+    let is_internal = |name: &HeaderName| name.as_str().starts_with(INTERNAL_PREFIX);
+    headers.keys().find(|name| is_internal(name) && **name != EXPLAIN)
+}
+
+/// Whether a client wants an explanation in place of an answer.
+///
+/// # Errors
+/// If the field is there and not `1`.
+pub(crate) fn wants_explanation(headers: &HeaderMap) -> Result<bool, RequestError> {
+    match headers.get(&EXPLAIN).map(HeaderValue::as_bytes) {
+        None => Ok(false),
+        Some(b"1") => Ok(true),
+        Some(_) => Err(RequestError::InternalHeader { name: EXPLAIN.to_string() }),
+    }
 }
 
 /// What of a client's header goes to a backend, the id of the request, and what tracing systems tell

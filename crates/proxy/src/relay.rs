@@ -39,7 +39,8 @@ pub(crate) async fn body(
 }
 
 /// Passes on an event stream, each event as soon as it is whole, adding its bytes to `sent`. The
-/// backend may be silent for `patience`.
+/// backend may be silent for `patience`. `tokens_came` is called once tokens came: with the second
+/// piece, for a chat's first event tells the role alone, and may come before anything was computed.
 ///
 /// If the backend is lost, an event says so and the stream ends without `[DONE]`.
 ///
@@ -50,7 +51,9 @@ pub(crate) async fn events(
     response: &mut Response,
     patience: Duration,
     sent: &mut u64,
+    mut tokens_came: impl FnMut(),
 ) -> Result<(), Interruption> {
+    let mut pieces = 0u32;
     let mut splitter = EventSplitter::default();
     let mut probe = interval(PROBE_INTERVAL);
     probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -70,6 +73,10 @@ pub(crate) async fn events(
         };
         deadline = Instant::now() + patience;
         let ended = matches!(piece, Ok(None));
+        pieces = pieces.saturating_add(1);
+        if pieces == 2 {
+            tokens_came();
+        }
         let events = piece.and_then(|piece| match piece {
             Some(piece) => Ok(splitter.push(piece)?),
             None => Ok(splitter.finish()),

@@ -73,6 +73,8 @@ pub struct NodeVitals {
     pub queue_depth: u64,
     /// Percent of the KV cache in use.
     pub kv_cache_usage: f64,
+    /// Tokens that the whole KV cache holds.
+    pub kv_cache_tokens: u64,
     /// Generated tokens a second, over the last second or more.
     pub tokens_per_second: f64,
     /// What it serves.

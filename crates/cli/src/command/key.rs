@@ -56,6 +56,9 @@ pub(crate) struct CreateArgs {
     /// Whose requests are computed first: -100 to 100, the highest before others
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = priority)]
     priority: i32,
+    /// It may ask what routing does with its requests, by the header x-inferno-explain: 1
+    #[arg(long)]
+    explain: bool,
     #[command(flatten)]
     file: FileArgs,
 }
@@ -84,8 +87,8 @@ pub(crate) fn run(command: KeyCommand) -> anyhow::Result<ExitCode> {
 fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
     let path = args.file.path()?;
     let models = (!args.models.is_empty()).then_some(args.models);
-    let CreateArgs { name, expires, priority, .. } = args;
-    let new = NewKey { name, models, expires, priority };
+    let CreateArgs { name, expires, priority, explain, .. } = args;
+    let new = NewKey { name, models, expires, priority, explain };
     let Created { key, entry, new_pepper } = keys::create(&path, new, Timestamp::now())?;
     if args.file.json {
         let mut object = object(&entry);
@@ -159,6 +162,7 @@ fn line(key: &KeyEntry, names: usize, now: Timestamp) -> String {
         0 => models,
         priority => format!("{models}, priority {priority}"),
     };
+    let models = if key.explain { format!("{models}, explain") } else { models };
     let (id, created) = (Styled(BOLD, key.id), key.created);
     let name = harmless(&key.name);
     format!("{id}  {name:<names$}  made {created}  {state}  {}", Styled(DIM, harmless(&models)))
@@ -179,6 +183,7 @@ fn object(key: &KeyEntry) -> Value {
         "revoked": key.revoked.map(|at| at.to_string()),
         "models": key.models,
         "priority": key.priority,
+        "explain": key.explain,
     })
 }
 

@@ -23,6 +23,8 @@ pub struct NewKey {
     pub expires: Option<Timestamp>,
     /// Whose requests are computed first, within [`PRIORITIES`](super::PRIORITIES).
     pub priority: i32,
+    /// Whether routing is explained to it.
+    pub explain: bool,
 }
 
 /// A key that was made.
@@ -57,9 +59,9 @@ pub fn create(path: &Path, new: NewKey, now: Timestamp) -> Result<Created, KeysE
     let id = free_id(&file)?;
     let key = ApiKey::random(id)?;
     let digest = pepper.digest(key.expose().as_bytes());
-    let NewKey { name, models, expires, priority } = new;
-    let entry =
-        KeyEntry { id, name, digest, created: now, expires, revoked: None, models, priority };
+    let NewKey { name, models, expires, priority, explain } = new;
+    let (created, revoked) = (now, None);
+    let entry = KeyEntry { id, name, digest, created, expires, revoked, models, priority, explain };
     change(&folder, path, &text, |keys| {
         keys.push(table(&entry));
         Ok(())
@@ -190,6 +192,9 @@ fn table(entry: &KeyEntry) -> Table {
     if entry.priority != 0 {
         table.insert("priority", value(i64::from(entry.priority)));
     }
+    if entry.explain {
+        table.insert("explain", value(true));
+    }
     table
 }
 
@@ -204,7 +209,7 @@ mod tests {
     const NOW: u64 = 1_796_000_000;
 
     fn named(name: &str) -> NewKey {
-        NewKey { name: name.into(), models: None, expires: None, priority: 0 }
+        NewKey { name: name.into(), models: None, expires: None, priority: 0, explain: false }
     }
 
     fn make(path: &Path, name: &str) -> Created {
@@ -224,6 +229,7 @@ mod tests {
             models: Some(vec!["m".into()]),
             expires: Some(Timestamp::from_unix(NOW + 60)),
             priority: 7,
+            explain: true,
             ..named("mobile app")
         };
         let created = create(&path, new, now).expect("created");

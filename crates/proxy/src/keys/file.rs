@@ -27,8 +27,8 @@ const MODEL_BYTES_MAX: usize = 256;
 
 /// The fields of the file, and of each key in it.
 const FIELDS: [&str; 3] = ["pepper_file", "pepper_check", "key"];
-const KEY_FIELDS: [&str; 8] =
-    ["id", "name", "hmac_sha256", "created", "expires", "revoked", "models", "priority"];
+const KEY_FIELDS: [&str; 9] =
+    ["id", "name", "hmac_sha256", "created", "expires", "revoked", "models", "priority", "explain"];
 /// The priorities that a key may have.
 pub const PRIORITIES: RangeInclusive<i32> = -100..=100;
 
@@ -51,6 +51,8 @@ pub struct KeyEntry {
     pub models: Option<Vec<String>>,
     /// Whose requests a backend computes first: those with the highest. 0 if nothing is said.
     pub priority: i32,
+    /// Whether it may have its requests' routing explained.
+    pub explain: bool,
 }
 
 /// What a key is good for.
@@ -205,6 +207,7 @@ impl Reader<'_> {
             revoked: self.time(table, "revoked")?,
             models: self.models(table)?,
             priority: self.priority(table)?,
+            explain: self.explain(table)?,
         })
     }
 
@@ -216,6 +219,12 @@ impl Reader<'_> {
             let (least, most) = (PRIORITIES.start(), PRIORITIES.end());
             self.wrong_field(table, FIELD, &format!("is not a whole number from {least} to {most}"))
         })
+    }
+
+    fn explain(&self, table: &Table) -> Result<bool, KeysError> {
+        const FIELD: &str = "explain";
+        let Some(item) = table.get(FIELD) else { return Ok(false) };
+        item.as_bool().ok_or_else(|| self.wrong_field(table, FIELD, "is not true or false"))
     }
 
     fn models(&self, table: &Table) -> Result<Option<Vec<String>>, KeysError> {
@@ -299,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_file_says_who_may_what() {
-        let more = "expires = 2027-01-31\nrevoked = 2026-12-01T00:00:00+01:00\nmodels = [\"m\", \"org/n\"]\npriority = -5\n";
+        let more = "expires = 2027-01-31\nrevoked = 2026-12-01T00:00:00+01:00\nmodels = [\"m\", \"org/n\"]\npriority = -5\nexplain = true\n";
         let file = parse(&format!("# ours\n{HEAD}{}", key(more))).expect("valid");
         assert_eq!(file.pepper_file, Path::new("/etc/inferno/p"));
         let [key] = file.keys.as_slice() else { panic!("one key") };
@@ -309,7 +318,7 @@ mod tests {
         assert_eq!(key.expires.map(|at| at.to_string()).as_deref(), Some("2027-01-31T00:00:00Z"));
         assert_eq!(key.revoked.map(|at| at.to_string()).as_deref(), Some("2026-11-30T23:00:00Z"));
         assert_eq!(key.models.as_deref(), Some(&["m".to_owned(), "org/n".to_owned()][..]));
-        assert_eq!(key.priority, -5);
+        assert_eq!((key.priority, key.explain), (-5, true));
         assert_eq!(parse(HEAD).expect("valid").keys, [], "nobody yet");
         let elsewhere = parse("pepper_file = \"/run/p\"\npepper_check = \"x\"").expect("valid");
         assert_eq!(elsewhere.pepper_file, Path::new("/run/p"));
@@ -341,6 +350,7 @@ mod tests {
             (with("models = [1]"), 8, "not a list of text"),
             (with("priority = 101"), 8, "`priority` is not a whole number from -100 to 100"),
             (with("priority = \"1\""), 8, "not a whole number"),
+            (with("explain = 1"), 8, "`explain` is not true or false"),
             (with("expires = \"2027-01-31\""), 8, "without quotes"),
             (with("expires = 2027-01-31T00:00:00"), 8, "with an offset"),
             (with(&key("")), 8, "the id abcDEF12 is there twice"),

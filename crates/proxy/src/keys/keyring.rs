@@ -114,6 +114,11 @@ impl Holder {
         self.entry.priority
     }
 
+    /// Whether routing is explained to it.
+    pub(crate) fn may_have_explained(&self) -> bool {
+        self.entry.explain
+    }
+
     /// Whether it may use `model`.
     pub(crate) fn may_use(&self, model: &str) -> bool {
         let models = self.entry.models.as_ref();
@@ -156,7 +161,7 @@ mod tests {
 
         fn add(&self, name: &str, models: Option<&[&str]>, expires: Option<Timestamp>) -> String {
             let models = models.map(|models| models.iter().map(|&m| m.to_owned()).collect());
-            let new = NewKey { name: name.into(), models, expires, priority: 0 };
+            let new = NewKey { name: name.into(), models, expires, priority: 0, explain: false };
             create(&self.path(), new, NOW).expect("created").key.expose().to_owned()
         }
     }

@@ -1,13 +1,30 @@
 use super::*;
-use inferno_shared::membership::{ModelRef, NodeLoad, NodeState, NodeType, ReportedLoad};
+use inferno_shared::membership::{ModelRef, NodeLoad, NodeState, NodeType, NodeView, ReportedLoad};
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
-const REQUEST: RouteRequest<'_> = RouteRequest { model: "m" };
+const REQUEST: RouteRequest<'_> = RouteRequest {
+    now: Duration::ZERO,
+    prompt: Prompt { blocks: &[], block_tokens: 128, tokens: 0 },
+    session: None,
+};
 
-fn node(index: usize, queue_depth: u64) -> Arc<NodeView> {
+const EVERY: [RoutingPolicy; 6] = [
+    RoutingPolicy::Prefix,
+    RoutingPolicy::LeastOutstanding,
+    RoutingPolicy::PowerOfTwo,
+    RoutingPolicy::RoundRobin,
+    RoutingPolicy::Weighted,
+    RoutingPolicy::Session,
+];
+
+/// A node that serves `m`.
+pub(super) fn node(index: usize, reported: ReportedLoad) -> NodeView {
     let address: std::net::SocketAddr = ([127, 0, 0, 1], 1).into();
-    Arc::new(NodeView {
+    NodeView {
         id: format!("n{index}"),
+        ordinal: index as u32,
+        key: (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
         node_type: NodeType::Backend,
         generation: Generation(1),
         address,
@@ -18,30 +35,110 @@ fn node(index: usize, queue_depth: u64) -> Arc<NodeView> {
         fingerprint: None,
         max_concurrency: None,
         token: None,
-        reported: ReportedLoad { queue_depth, ..ReportedLoad::default() },
+        reported,
         load: Arc::new(NodeLoad::default()),
-    })
+    }
 }
 
-fn nodes(queues: &[u64]) -> Vec<Arc<NodeView>> {
-    queues.iter().enumerate().map(|(index, &queue)| node(index, queue)).collect()
+fn list(queues: &[u64]) -> CandidateList {
+    let reported = |queue_depth| ReportedLoad { queue_depth, ..ReportedLoad::default() };
+    let nodes = queues.iter().enumerate();
+    CandidateList::new(nodes.map(|(index, &queue)| Arc::new(node(index, reported(queue)))))
+}
+
+fn all(list: &CandidateList) -> Candidates<'_> {
+    Candidates { list, tried: &[] }
+}
+
+fn pick(policy: &dyn Policy, list: &CandidateList) -> usize {
+    policy.pick(&REQUEST, all(list)).expect("some").index
 }
 
 #[test]
 fn nobody_is_picked_from_nobody() {
-    for name in [RoutingPolicy::RoundRobin, RoutingPolicy::LeastOutstanding] {
-        assert_eq!(policy(name).pick(&REQUEST, &[]), None);
+    let (none, two) = (list(&[]), list(&[0, 0]));
+    for name in EVERY {
+        let policy = policy(name);
+        assert_eq!(policy.pick(&REQUEST, all(&none)), None, "{name:?}");
+        let tried = Candidates { list: &two, tried: &[0, 1] };
+        assert_eq!(policy.pick(&REQUEST, tried), None, "{name:?}");
+        assert!(policy.opinions(&REQUEST, tried).is_empty(), "{name:?}");
     }
+}
+
+#[test]
+fn a_session_stays_and_moves_only_if_its_node_is_gone() {
+    let (before, policy) = (list(&[0; 10]), policy(RoutingPolicy::Session));
+    let kept = before.candidates.iter().filter(|one| one.ordinal != 3);
+    let after = CandidateList::new(kept.map(|one| Arc::clone(&one.node)));
+    let of = |list: &CandidateList, session| {
+        let request = RouteRequest { session: Some(session), ..REQUEST };
+        let pick = policy.pick(&request, all(list)).expect("some");
+        list.candidates[pick.index].ordinal
+    };
+    let mut chosen = BTreeSet::new();
+    for session in (0..500).map(|n| crate::prompt::session(format!("s{n}").as_bytes())) {
+        let (was, is) = (of(&before, session), of(&after, session));
+        assert_eq!(of(&before, session), was, "it stays");
+        assert!(was == is || was == 3, "{was} became {is}");
+        chosen.insert(was);
+    }
+    assert_eq!(chosen.len(), 10, "everyone has some");
+}
+
+#[test]
+fn without_a_session_the_least_busy_is_taken() {
+    assert_eq!(pick(&*policy(RoutingPolicy::Session), &list(&[2, 0, 1])), 1);
+}
+
+#[test]
+fn who_can_take_twice_as_many_gets_twice_as_many() {
+    let with = |index, max_concurrency| {
+        Arc::new(NodeView { max_concurrency, ..node(index, ReportedLoad::default()) })
+    };
+    let list = CandidateList::new([with(0, Some(100)), with(1, Some(200)), with(2, None)]);
+    let policy = policy(RoutingPolicy::Weighted);
+    let guards: Vec<_> = (0..100 + 200 + 256)
+        .map(|_| list.candidates[pick(&*policy, &list)].load.acquire())
+        .collect();
+    let loads: Vec<u32> = list.candidates.iter().map(|one| one.load.in_flight()).collect();
+    assert_eq!(loads, [100, 200, 256]);
+    drop(guards);
+}
+
+#[test]
+fn of_two_at_random_the_less_busy_is_taken() {
+    // The busiest of all can only be the better of a pair with itself.
+    let (list, policy) = (list(&[9, 0, 0, 0]), policy(RoutingPolicy::PowerOfTwo));
+    let picks: BTreeSet<usize> = (0..1000).map(|_| pick(&*policy, &list)).collect();
+    assert_eq!(picks, BTreeSet::from([1, 2, 3]));
 }
 
 proptest! {
     #[test]
+    fn whoever_failed_is_not_picked_again(
+        name in proptest::sample::select(&EVERY),
+        queues in proptest::collection::vec(0u64..5, 1..8),
+        session: Option<u64>,
+        blocks in proptest::collection::vec(1u64.., 0..6),
+    ) {
+        let (list, policy) = (list(&queues), policy(name));
+        let prompt = Prompt { blocks: &blocks, block_tokens: 128, tokens: 700 };
+        let request = RouteRequest { session, prompt, ..REQUEST };
+        let mut tried = Vec::new();
+        while let Some(pick) = policy.pick(&request, Candidates { list: &list, tried: &tried }) {
+            prop_assert!(!tried.contains(&pick.index));
+            tried.push(pick.index);
+        }
+        prop_assert_eq!(tried.len(), queues.len(), "everyone was asked");
+    }
+
+    #[test]
     fn round_robin_gives_everyone_the_same(count in 1usize..20, rounds in 1usize..20) {
-        let candidates = nodes(&vec![0; count]);
-        let policy = policy(RoutingPolicy::RoundRobin);
+        let (list, policy) = (list(&vec![0; count]), policy(RoutingPolicy::RoundRobin));
         let mut picked = vec![0; count];
         for _ in 0..count * rounds {
-            picked[policy.pick(&REQUEST, &candidates).expect("some")] += 1;
+            picked[pick(&*policy, &list)] += 1;
         }
         prop_assert!(picked.iter().all(|&times| times == rounds));
     }
@@ -51,26 +148,29 @@ proptest! {
         queues in proptest::collection::vec(0u64..5, 1..10),
         running in proptest::collection::vec(0u32..5, 10),
     ) {
-        let candidates = nodes(&queues);
-        let guards: Vec<_> = candidates
+        let list = list(&queues);
+        let guards: Vec<_> = list
+            .candidates
             .iter()
             .zip(&running)
-            .flat_map(|(node, &count)| (0..count).map(|_| node.load.acquire()))
+            .flat_map(|(one, &count)| (0..count).map(|_| one.load.acquire()))
             .collect();
         let outstanding = |index: usize| u64::from(running[index]).max(queues[index]);
-        let picked = policy(RoutingPolicy::LeastOutstanding).pick(&REQUEST, &candidates).expect("some");
-        prop_assert!((0..candidates.len()).all(|other| outstanding(picked) <= outstanding(other)));
+        let picked = pick(&*policy(RoutingPolicy::LeastOutstanding), &list);
+        prop_assert!((0..queues.len()).all(|other| outstanding(picked) <= outstanding(other)));
         drop(guards);
     }
 
     #[test]
-    fn a_burst_counted_at_selection_spreads_evenly(count in 1usize..10, burst in 0usize..100) {
-        let candidates = nodes(&vec![0; count]);
-        let policy = policy(RoutingPolicy::LeastOutstanding);
-        let guards: Vec<_> = (0..burst)
-            .map(|_| candidates[policy.pick(&REQUEST, &candidates).expect("some")].load.acquire())
-            .collect();
-        let loads = || candidates.iter().map(|node| node.load.in_flight());
+    fn a_burst_counted_at_selection_spreads_evenly(
+        name in proptest::sample::select(&[RoutingPolicy::LeastOutstanding, RoutingPolicy::Prefix][..]),
+        count in 1usize..10,
+        burst in 0usize..100,
+    ) {
+        let (list, policy) = (list(&vec![0; count]), policy(name));
+        let guards: Vec<_> =
+            (0..burst).map(|_| list.candidates[pick(&*policy, &list)].load.acquire()).collect();
+        let loads = || list.candidates.iter().map(|one| one.load.in_flight());
         prop_assert!(loads().max().expect("some") - loads().min().expect("some") <= 1);
         drop(guards);
         prop_assert_eq!(loads().sum::<u32>(), 0);

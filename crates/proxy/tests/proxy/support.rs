@@ -61,6 +61,8 @@ impl Members {
 pub fn node(id: &str, address: SocketAddr, state: NodeState) -> Arc<NodeView> {
     Arc::new(NodeView {
         id: id.into(),
+        ordinal: u32::from(address.port()) % 1024,
+        key: u64::from(address.port()),
         node_type: NodeType::Backend,
         generation: Generation(1_700_000_000_000),
         address,

@@ -5,8 +5,8 @@
 
 use super::kind::{
     Kind::{
-        self, Address, Boolean, Bytes, Choice, Count, Device, Host, List, LogFilter, Milliseconds,
-        Network, NodeId, Operations, Path, Ratio, Secret, Text, Url,
+        self, Address, Boolean, Bytes, Choice, Count, Device, HeaderName, Host, List, LogFilter,
+        Milliseconds, Network, NodeId, Operations, Path, Ratio, Secret, Text, Url,
     },
     Range, none,
 };
@@ -211,8 +211,20 @@ pub const KEYS: &[Key] = &[
         .or("per node, the local address of the route to it"),
     key(
         "proxy.routing.policy",
-        Choice(&["least_outstanding", "round_robin"]),
-        "How a backend is chosen among those that serve the model.",
+        Choice(&[
+            "prefix",
+            "least_outstanding",
+            "power_of_two",
+            "round_robin",
+            "weighted",
+            "session",
+        ]),
+        "How a backend is chosen among those that serve the model (docs/routing.md).",
+    ),
+    key(
+        "proxy.routing.session_header",
+        HeaderName,
+        "The header field that names a request's session, for the policy `session`; without it `prompt_cache_key` or `user` of the body.",
     ),
     key("proxy.body_bytes_max", Bytes(AT_LEAST_1), "Largest request body; 413 above."),
     key("proxy.body_bytes_total", Bytes(AT_LEAST_1), "All request bodies held at once; 503 above."),

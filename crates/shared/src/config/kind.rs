@@ -26,6 +26,8 @@ pub enum Kind {
     Network,
     /// The id of a node.
     NodeId,
+    /// The name of a header field.
+    HeaderName,
     /// A level, or filter directives of `tracing`.
     LogFilter,
     /// `auto`, `cpu` or `cuda:N`.
@@ -109,6 +111,7 @@ impl Kind {
             Self::Host => "HOST or HOST:PORT".into(),
             Self::Network => "a network (CIDR)".into(),
             Self::NodeId => "1-128 of A-Z a-z 0-9 . _ -".into(),
+            Self::HeaderName => "the name of a header field".into(),
             Self::LogFilter => "a level, or directives TARGET=LEVEL".into(),
             Self::Device => "auto, cpu or cuda:N".into(),
             Self::Ratio => "a number from 0 to 1".into(),
@@ -175,6 +178,7 @@ impl Kind {
             Self::Host => host(text).is_some(),
             Self::Network => text.parse::<IpNet>().is_ok(),
             Self::NodeId => is_valid_id(text),
+            Self::HeaderName => text.parse::<http::HeaderName>().is_ok(),
             Self::Device => text.parse::<super::Device>().is_ok(),
             Self::Url => return check_url(text),
             Self::Choice(words) => return check_choice(text, words),
@@ -194,6 +198,7 @@ impl Kind {
             Self::Host => "HOST or HOST:PORT, e.g. \"10.0.0.5:8080\"".into(),
             Self::Network => "a network, e.g. \"10.0.0.0/8\"".into(),
             Self::NodeId => "a node's id, 1-128 of [A-Za-z0-9._-]".into(),
+            Self::HeaderName => "the name of a header field, e.g. \"x-session-id\"".into(),
             Self::LogFilter => "a level in quotes".into(),
             Self::Device => "a device: \"auto\", \"cpu\" or \"cuda:N\"".into(),
             Self::Choice(words) => one_of(words),

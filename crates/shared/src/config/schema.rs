@@ -186,22 +186,38 @@ pub struct ProxyConfig {
 }
 
 /// `proxy.routing.*`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RoutingConfig {
     /// The policy's name.
     pub policy: RoutingPolicy,
+    /// The header field that names a request's session.
+    pub session_header: String,
+}
+
+impl Default for RoutingConfig {
+    fn default() -> Self {
+        Self { policy: RoutingPolicy::default(), session_header: "x-session-id".into() }
+    }
 }
 
 /// How a backend is chosen among those that serve the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RoutingPolicy {
-    /// The one with the least work outstanding.
+    /// Where most of the prompt is cached, weighed against what waits there.
     #[default]
+    Prefix,
+    /// The one with the least work outstanding.
     LeastOutstanding,
+    /// The one of two at random with less work outstanding.
+    PowerOfTwo,
     /// Each in turn.
     RoundRobin,
+    /// The one that would be used the least, by the `max_concurrency` it registered with.
+    Weighted,
+    /// The same one for a session as long as it is there.
+    Session,
 }
 
 /// `proxy.limits.*`

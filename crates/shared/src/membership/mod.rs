@@ -25,7 +25,7 @@ pub use events::{Accepted, Announcement, Check, Conflict, Goodbye, Target, Trans
 pub use node::{
     Generation, InFlight, ModelRef, NodeLoad, NodeState, NodeType, NodeView, ReportedLoad, Token,
 };
-pub use snapshot::Snapshot;
+pub use snapshot::{Candidate, CandidateList, Snapshot};
 
 use record::{Claim, Node};
 use std::{
@@ -67,6 +67,27 @@ pub struct Membership {
     /// Whose turn comes when: an entry for each node, by its next check. Entries of nodes that are
     /// no more are dropped when their turn comes.
     turns: BinaryHeap<Reverse<(Time, String)>>,
+    ordinals: Ordinals,
+}
+
+/// Which ordinals are free: those that were given back, and all from `next` on.
+#[derive(Debug, Default)]
+struct Ordinals {
+    free: BinaryHeap<Reverse<u32>>,
+    next: u32,
+}
+
+impl Ordinals {
+    /// The lowest free one.
+    fn take(&mut self) -> u32 {
+        self.free.pop().map_or_else(
+            || {
+                self.next += 1;
+                self.next - 1
+            },
+            |Reverse(ordinal)| ordinal,
+        )
+    }
 }
 
 impl Membership {
@@ -80,6 +101,7 @@ impl Membership {
             ticked: None,
             transitions: Vec::new(),
             turns: BinaryHeap::new(),
+            ordinals: Ordinals::default(),
         }
     }
 
@@ -122,12 +144,14 @@ impl Membership {
             Some(old) if old.generation() == generation => Arc::clone(&old.view().load),
             _ => Arc::default(),
         };
+        let ordinal = was.map(|old| old.view().ordinal);
         let was = was.map(Node::state);
+        let ordinal = ordinal.unwrap_or_else(|| self.ordinals.take());
         let lease_until = now + self.rules.lease;
         // The first check follows at once; those after it are spread over the interval, so that a
         // fleet that started together is not checked in one burst.
         let next_check = now + spread(&id, self.rules.interval);
-        let node = Node::joining(announcement, generation, load, lease_until, next_check);
+        let node = Node::joining(ordinal, announcement, generation, load, lease_until, next_check);
         self.note(&id, node.view(), was);
         self.turns.push(Reverse((next_check, id.clone())));
         self.nodes.insert(id, node);
@@ -179,11 +203,12 @@ impl Membership {
             self.update(&id, |node| node.out(forget_at));
         }
         let before = self.nodes.len();
-        let transitions = &mut self.transitions;
+        let (transitions, ordinals) = (&mut self.transitions, &mut self.ordinals);
         self.nodes.retain(|id, node| {
             let keep = !node.is_forgotten(now);
             if !keep {
                 transitions.push(Transition::forgotten(id, node.view()));
+                ordinals.free.push(Reverse(node.view().ordinal));
             }
             keep
         });
@@ -266,9 +291,14 @@ impl Membership {
 
 /// A share of `interval` that depends on the name alone.
 fn spread(id: &str, interval: Duration) -> Duration {
+    interval.mul_f64((key(id) >> 32) as f64 / f64::from(u32::MAX))
+}
+
+/// A hash of `id`, the same in every process.
+fn key(id: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     id.hash(&mut hasher);
-    interval.mul_f64((hasher.finish() >> 32) as f64 / f64::from(u32::MAX))
+    hasher.finish()
 }
 
 #[cfg(test)]

@@ -128,6 +128,9 @@ pub struct ReportedLoad {
     /// Percent, the mean over its GPUs; 0 without one.
     #[serde(default)]
     pub gpu_usage: f64,
+    /// Tokens that the whole KV cache holds; 0 where nobody says.
+    #[serde(default)]
+    pub kv_cache_tokens: u64,
 }
 
 /// This proxy's own count of requests on one node.
@@ -138,6 +141,7 @@ pub struct NodeLoad {
 
 impl NodeLoad {
     /// Requests of this proxy on the node now.
+    #[inline]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
     }
@@ -164,6 +168,10 @@ impl Drop for InFlight {
 pub struct NodeView {
     /// The node's name.
     pub id: String,
+    /// A small number that no other member has now; another gets it when this one is forgotten.
+    pub ordinal: u32,
+    /// A hash of its name, the same on every proxy.
+    pub key: u64,
     /// What kind of node it is.
     pub node_type: NodeType,
     /// Its incarnation.

@@ -2,7 +2,7 @@
 
 use super::{
     Announcement, Check, Conflict, Generation, Goodbye, NodeLoad, NodeState, NodeView,
-    ReportedLoad, Target, Time,
+    ReportedLoad, Target, Time, key,
 };
 use std::sync::Arc;
 
@@ -41,6 +41,7 @@ pub(super) struct Node {
 impl Node {
     /// A node that was heard and not yet proved.
     pub(super) fn joining(
+        ordinal: u32,
         announcement: Announcement,
         generation: Generation,
         load: Arc<NodeLoad>,
@@ -48,7 +49,7 @@ impl Node {
         next_check: Time,
     ) -> Self {
         let (state, reported) = (NodeState::Joining, ReportedLoad::default());
-        let view = Arc::new(view(&announcement, generation, state, reported, load));
+        let view = Arc::new(view(ordinal, &announcement, generation, state, reported, load));
         Self {
             announcement,
             generation,
@@ -82,7 +83,9 @@ impl Node {
         let stale = std::mem::take(&mut self.stale);
         if stale {
             let load = Arc::clone(&self.view.load);
-            let view = view(&self.announcement, self.generation, self.state, self.reported, load);
+            let (ordinal, announcement) = (self.view.ordinal, &self.announcement);
+            let view =
+                view(ordinal, announcement, self.generation, self.state, self.reported, load);
             self.view = Arc::new(view);
         }
         stale
@@ -279,6 +282,7 @@ impl Node {
 }
 
 fn view(
+    ordinal: u32,
     announcement: &Announcement,
     generation: Generation,
     state: NodeState,
@@ -287,6 +291,8 @@ fn view(
 ) -> NodeView {
     NodeView {
         id: announcement.id.clone(),
+        ordinal,
+        key: key(&announcement.id),
         node_type: announcement.node_type,
         generation,
         address: announcement.address,

@@ -1,7 +1,13 @@
 //! The membership as the data path reads it: immutable, shared, replaced whole.
 
-use super::{ModelRef, NodeState, NodeType, NodeView};
-use std::{collections::BTreeMap, sync::Arc};
+use super::{ModelRef, NodeLoad, NodeState, NodeType, NodeView};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 /// All nodes at one moment.
 #[derive(Clone, Debug, Default)]
@@ -10,26 +16,94 @@ pub struct Snapshot {
     pub version: u64,
     /// Every node in the order of their ids, the gone among them.
     pub nodes: Vec<Arc<NodeView>>,
+    /// By model, made when somebody asks: most snapshots of a node that starts are read by nobody.
+    candidates: OnceLock<HashMap<String, Arc<CandidateList>>>,
+}
+
+/// Everyone who may get a request for one model, laid out for whoever reads all of them for each request.
+#[derive(Clone, Debug)]
+pub struct CandidateList {
+    /// No two lists of a process have the same.
+    pub id: u64,
+    /// In the order of their ids.
+    pub candidates: Vec<Candidate>,
+}
+
+/// One of them. What is not the node's view is copied from it, so that it lies side by side.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The node.
+    pub node: Arc<NodeView>,
+    /// [`NodeView::load`].
+    pub load: Arc<NodeLoad>,
+    /// [`NodeView::ordinal`].
+    pub ordinal: u32,
+    /// [`NodeView::max_concurrency`], 0 for none.
+    pub max_concurrency: u32,
+    /// [`NodeView::key`].
+    pub key: u64,
+    /// Requests waiting on the node at its last check.
+    pub queue_depth: u32,
+}
+
+impl CandidateList {
+    /// Of those nodes.
+    pub fn new(nodes: impl IntoIterator<Item = Arc<NodeView>>) -> Self {
+        static LISTS: AtomicU64 = AtomicU64::new(1);
+        let candidate = |node: Arc<NodeView>| Candidate {
+            load: Arc::clone(&node.load),
+            ordinal: node.ordinal,
+            max_concurrency: node.max_concurrency.unwrap_or(0),
+            key: node.key,
+            queue_depth: u32::try_from(node.reported.queue_depth).unwrap_or(u32::MAX),
+            node,
+        };
+        let candidates = nodes.into_iter().map(candidate).collect();
+        Self { id: LISTS.fetch_add(1, Relaxed), candidates }
+    }
+}
+
+impl Candidate {
+    /// Our own requests in flight, and those of others that wait: what the node reported as waiting beyond our own. The
+    /// report is up to a check's interval old, hence only the excess counts.
+    #[inline]
+    pub fn outstanding(&self) -> u32 {
+        self.load.in_flight().max(self.queue_depth)
+    }
 }
 
 impl Snapshot {
     /// A snapshot of those nodes.
     pub fn new(version: u64, nodes: Vec<Arc<NodeView>>) -> Self {
-        Self { version, nodes }
+        Self { version, nodes, candidates: OnceLock::new() }
     }
 
     /// Who may get a request for `model`: the ready; if nobody is, the suspects, for a guess beats
-    /// a refusal.
-    pub fn candidates(&self, model: &str) -> Vec<Arc<NodeView>> {
-        let in_state = |state| -> Vec<_> {
-            self.nodes
-                .iter()
-                .filter(|node| node.state == state && node.is_backend() && node.serves(model))
-                .cloned()
-                .collect()
-        };
-        let ready = in_state(NodeState::Ready);
-        if ready.is_empty() { in_state(NodeState::Suspect) } else { ready }
+    /// a refusal. In the order of their ids.
+    /// `None` if there is nobody.
+    pub fn candidates(&self, model: &str) -> Option<&Arc<CandidateList>> {
+        let lists = self.candidates.get_or_init(|| {
+            let mut lists = self.by_model(NodeState::Suspect);
+            lists.extend(self.by_model(NodeState::Ready));
+            let list =
+                |(model, nodes): (&str, _)| (model.to_owned(), Arc::new(CandidateList::new(nodes)));
+            lists.into_iter().map(list).collect()
+        });
+        lists.get(model)
+    }
+
+    fn by_model(&self, state: NodeState) -> HashMap<&str, Vec<Arc<NodeView>>> {
+        let mut lists: HashMap<&str, Vec<Arc<NodeView>>> = HashMap::new();
+        for node in self.nodes.iter().filter(|node| node.state == state && node.is_backend()) {
+            for model in &node.models {
+                let list = lists.entry(&model.id).or_default();
+                // A node may name a model twice.
+                if !list.last().is_some_and(|last| Arc::ptr_eq(last, node)) {
+                    list.push(Arc::clone(node));
+                }
+            }
+        }
+        lists
     }
 
     /// Whether a node that is not gone serves `model`, in whatever state.

@@ -39,6 +39,13 @@ fn state(membership: &Membership, id: &str) -> Option<NodeState> {
     membership.snapshot().nodes.iter().find(|node| node.id == id).map(|node| node.state)
 }
 
+/// Who may get a request for `m`.
+fn candidates(membership: &Membership) -> Vec<Arc<NodeView>> {
+    let snapshot = membership.snapshot();
+    let list = snapshot.candidates("m").map(|list| &*list.candidates).unwrap_or_default();
+    list.iter().map(|candidate| Arc::clone(&candidate.node)).collect()
+}
+
 /// A membership with `a` in generation 5, proved.
 fn with_ready_a() -> Membership {
     let mut membership = membership();
@@ -53,14 +60,14 @@ fn heard_is_not_believed() {
     let mut membership = membership();
     assert_eq!(membership.register(at(0), announce("a", 80, 5)), Ok(Accepted::Registered));
     assert_eq!(state(&membership, "a"), Some(NodeState::Joining));
-    assert!(membership.snapshot().candidates("m").is_empty());
+    assert!(membership.snapshot().candidates("m").is_none());
     let loading = Check::Passed { ready: false, draining: false, load: ReportedLoad::default() };
     membership.checked(at(1), "a", Generation(5), loading);
     assert_eq!(state(&membership, "a"), Some(NodeState::Joining), "proved, but not ready");
     membership.checked(at(2), "a", Generation(5), passed());
     assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
-    assert_eq!(membership.snapshot().candidates("m").len(), 1);
-    assert!(membership.snapshot().candidates("other").is_empty());
+    assert_eq!(candidates(&membership).len(), 1);
+    assert!(membership.snapshot().candidates("other").is_none());
 }
 
 #[test]
@@ -110,10 +117,10 @@ fn checks_come_one_at_a_time_once_an_interval_and_spread_over_it() {
 fn if_all_are_suspect_they_are_used_anyway() {
     let mut membership = with_ready_a();
     membership.checked(at(1), "a", Generation(5), Check::Missed);
-    assert_eq!(membership.snapshot().candidates("m").len(), 1);
+    assert_eq!(candidates(&membership).len(), 1);
     membership.register(at(1), announce("b", 90, 1)).expect("room");
     membership.checked(at(1), "b", Generation(1), passed());
-    let candidates = membership.snapshot().candidates("m");
+    let candidates = candidates(&membership);
     assert_eq!(candidates.iter().map(|node| node.id.as_str()).collect::<Vec<_>>(), ["b"]);
 }
 
@@ -245,7 +252,7 @@ fn draining_takes_no_new_requests_and_leaving_is_final() {
     let draining = Announcement { draining: true, ..announce("a", 80, 5) };
     assert_eq!(membership.register(at(1), draining), Ok(Accepted::Updated));
     assert_eq!(state(&membership, "a"), Some(NodeState::Draining));
-    assert!(membership.snapshot().candidates("m").is_empty());
+    assert!(membership.snapshot().candidates("m").is_none());
     assert!(membership.snapshot().has_model("m"));
     membership.checked(at(2), "a", Generation(5), passed());
     assert_eq!(state(&membership, "a"), Some(NodeState::Draining));
@@ -294,7 +301,7 @@ fn a_proxy_is_a_member_and_gets_no_traffic() {
     membership.register(at(0), proxy).expect("room");
     membership.checked(at(0), "p", Generation(5), passed());
     let snapshot = membership.snapshot();
-    assert!(snapshot.candidates("m").is_empty() && snapshot.members().next().is_none());
+    assert!(snapshot.candidates("m").is_none() && snapshot.members().next().is_none());
     assert_eq!(snapshot.proxies().count(), 1);
 }
 
@@ -448,9 +455,12 @@ proptest! {
                 prop_assert!(node.generation >= *newest, "an older incarnation won");
                 *newest = node.generation;
             }
-            for node in after.candidates("m") {
+            for node in candidates(&membership) {
                 prop_assert!(matches!(node.state, NodeState::Ready | NodeState::Suspect));
             }
+            let ordinals: Vec<u32> = after.nodes.iter().map(|node| node.ordinal).collect();
+            prop_assert!(ordinals.iter().all(|&ordinal| ordinal < 3), "those given back are used");
+            prop_assert_eq!(std::collections::BTreeSet::from_iter(&ordinals).len(), ordinals.len(), "no two have one");
         }
         pass(&mut membership, now, (LEASE + RETENTION).as_secs() + 1);
         prop_assert!(membership.snapshot().nodes.is_empty(), "an entry leaked");

@@ -55,7 +55,7 @@ static ROWS: LazyLock<Vec<(Row, &Vital)>> = LazyLock::new(|| {
 ///
 /// `failed_responses` and `backoff_requests` only grow, yet are gauges: Prometheus wants `_total` at
 /// the end of a counter's name, and theirs are fixed. `rate()` works on them all the same.
-pub(super) static VITALS: [Vital; 23] = [
+pub(super) static VITALS: [Vital; 24] = [
     Vital::gauge(
         "ready",
         "inferno_node_ready",
@@ -171,6 +171,13 @@ pub(super) static VITALS: [Vital; 23] = [
         "percent",
         "KV cache in use; 0 on a proxy.",
         |vitals| vitals.kv_cache_usage,
+    ),
+    Vital::gauge(
+        "kv_cache_tokens",
+        "inferno_node_kv_cache_tokens",
+        "tokens",
+        "What the whole KV cache holds; 0 on a proxy.",
+        |vitals| vitals.kv_cache_tokens as f64,
     ),
     Vital::gauge(
         "tokens_per_second",

@@ -28,6 +28,7 @@ pub fn judge(target: &Target, vitals: &NodeVitals) -> Check {
             cpu_usage: vitals.cpu_usage,
             memory_usage: vitals.memory_usage,
             gpu_usage: vitals.gpu_usage,
+            kv_cache_tokens: vitals.kv_cache_tokens,
         },
     }
 }

@@ -391,9 +391,9 @@ impl World {
         let (process, incarnation) = self.at(site);
         let local = process.local(now);
         let members = process.members.as_deref_mut().expect("a proxy");
-        let candidates = members.membership.snapshot().candidates("m");
-        if !candidates.is_empty() {
-            let chosen = &candidates[chance % candidates.len()];
+        let snapshot = members.membership.snapshot();
+        if let Some(list) = snapshot.candidates("m") {
+            let chosen = &list.candidates[chance % list.candidates.len()].node;
             let target = members.membership.target(&chosen.id).expect("it is shown");
             members.oracle.routed(&target)?;
             let to = self::site(chosen.operations.address);

@@ -1,0 +1,38 @@
+//! What a policy hears of its choice afterwards.
+
+use super::{Pick, Policy, prefix::Expected};
+use std::{sync::Arc, time::Duration};
+
+/// Tells the policy what came of its choice: that the first token came, or, if it is dropped before anything
+/// else, that nothing will.
+pub struct Ticket {
+    policy: Arc<dyn Policy>,
+    expected: Option<Expected>,
+}
+
+impl Ticket {
+    /// For `pick` of `policy`.
+    pub fn new(policy: &Arc<dyn Policy>, pick: &Pick) -> Self {
+        Self { policy: Arc::clone(policy), expected: pick.expected }
+    }
+
+    /// The first token came.
+    pub fn first_token(&mut self, now: Duration) {
+        if let Some(expected) = self.expected.take() {
+            self.policy.answered(&expected, now);
+        }
+    }
+
+    /// The whole answer came at once: when its first token was there, nobody saw.
+    pub fn unobserved(&mut self) {
+        self.expected = None;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(expected) = self.expected.take() {
+            self.policy.abandoned(&expected);
+        }
+    }
+}
