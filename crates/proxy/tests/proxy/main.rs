@@ -12,6 +12,7 @@ mod http2;
 mod keys;
 mod limits;
 mod retry;
+mod routing;
 mod streaming;
 mod support;
 mod tls;

@@ -14,7 +14,7 @@ fn in_turn(nodes: Vec<Arc<inferno_shared::membership::NodeView>>) -> Proxy {
 }
 
 fn in_turn_with(retry: ProxyRetry, nodes: Vec<Arc<inferno_shared::membership::NodeView>>) -> Proxy {
-    let routing = RoutingConfig { policy: RoutingPolicy::RoundRobin };
+    let routing = RoutingConfig { policy: RoutingPolicy::RoundRobin, ..RoutingConfig::default() };
     let proxy = Proxy::start(ProxyConfig { routing, retry, ..ProxyConfig::default() });
     proxy.members.set(nodes);
     proxy

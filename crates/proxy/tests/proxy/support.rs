@@ -12,7 +12,10 @@ use inferno_shared::{
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::{
@@ -57,11 +60,14 @@ impl Members {
     }
 }
 
+/// No two nodes of the tests have the same.
+static ORDINALS: AtomicU32 = AtomicU32::new(0);
+
 /// A node called `id` at `address` that serves the model `m`.
 pub fn node(id: &str, address: SocketAddr, state: NodeState) -> Arc<NodeView> {
     Arc::new(NodeView {
         id: id.into(),
-        ordinal: u32::from(address.port()) % 1024,
+        ordinal: ORDINALS.fetch_add(1, Relaxed),
         key: u64::from(address.port()),
         node_type: NodeType::Backend,
         generation: Generation(1_700_000_000_000),
