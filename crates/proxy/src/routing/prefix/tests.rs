@@ -196,6 +196,17 @@ fn while_everybody_is_busy_a_cached_token_is_worth_more() {
     let terms = state.terms(&RouteRequest::default());
     assert!((3.8..=4.0).contains(&terms.alpha), "{}", terms.alpha);
     drop(state);
+    // Where 2,000 tokens are cached, half a second's worth, one waits a second longer.
+    let home = send(&policy, &list, 0.0, &conversation(9000, 20));
+    while thinks(&policy, &list, 0.0, &[], home.index).1
+        < thinks(&policy, &list, 0.0, &[], 1 - home.index).1 + 1.0
+    {
+        let tried = [1 - home.index];
+        let prompt = Prompt { blocks: &[], block_tokens: BLOCK_TOKENS, tokens: 1000 };
+        let request = RouteRequest { prompt, ..RouteRequest::default() };
+        policy.pick(&request, Candidates { list: &list, tried: &tried }).expect("the home");
+    }
+    assert_eq!(send(&policy, &list, 0.0, &conversation(9000, 21)).index, home.index);
     for whose in 0..500u64 {
         send(&policy, &list, 1e6 + whose as f64 * 10.0, &conversation(whose + 1000, 1));
     }
