@@ -114,8 +114,15 @@ async fn a_stock_prometheus_reads_both_processes() {
         (format!("inferno_node_ready{{instance='{backend}'}}"), 1.0),
         (format!("inferno_node_requests_total{{instance='{proxy}'}}"), 2.0),
         (format!("inferno_node_requests_total{{instance='{backend}'}}"), 1.0),
-        ("inferno_proxy_requests_total{route='completions',status='200'}".into(), 1.0),
-        ("inferno_proxy_requests_total{route='completions',status='404'}".into(), 1.0),
+        (
+            format!(
+                "inferno_proxy_requests_total{{model='{MODEL}',route='completions',status='200'}}"
+            ),
+            1.0,
+        ),
+        ("inferno_proxy_requests_total{model='',route='completions',status='404'}".into(), 1.0),
+        ("inferno_proxy_own_seconds_count{route='completions'}".into(), 1.0),
+        ("inferno_proxy_attempts_total".into(), 1.0),
         ("inferno_proxy_backend_in_flight{backend='backend-1'}".into(), 0.0),
         (format!("vllm:generation_tokens_total{{model_name='{MODEL}'}}"), TOKENS as f64),
         ("vllm:request_success_total{finished_reason='length'}".into(), 1.0),

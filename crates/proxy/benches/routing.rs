@@ -15,6 +15,9 @@
 //! stream. Printed are hits as a share of what one infinite cache would hit and as a ratio to the peer's; the largest
 //! backend's work over the mean; the mean waiting for the prefill, with its ratio; and the 99th percentile.
 
+#![allow(clippy::print_stdout, missing_docs)]
+
+use inferno_proxy::prompt::PromptHashes;
 use inferno_proxy::routing::{Candidates, Pick, Policy, Prompt, RouteRequest, policy};
 use inferno_shared::{
     config::RoutingPolicy,
@@ -334,6 +337,26 @@ fn decisions() {
     }
 }
 
+/// What hashing a prompt takes.
+fn hashing() {
+    println!("nanoseconds a KiB of prompt, best of 9");
+    for kib in [2usize, 16, 256] {
+        let text = "The quick brown fox. ".repeat(kib * 1024 / 21 + 1);
+        let text = &text[..kib * 1024];
+        let rounds = 64 * 1024 / kib;
+        let best = (0..9)
+            .map(|_| {
+                let started = Instant::now();
+                for _ in 0..rounds {
+                    black_box(PromptHashes::of("m", None, [None, Some(black_box(text))]));
+                }
+                started.elapsed().as_secs_f64() * 1e9 / (rounds * kib) as f64
+            })
+            .fold(f64::INFINITY, f64::min);
+        println!("{kib:4} KiB {best:8.1}");
+    }
+}
+
 fn time(
     policy: &dyn Policy,
     list: &CandidateList,
@@ -381,7 +404,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     match what.as_deref() {
-        Some("decisions") => decisions(),
+        Some("decisions") => {
+            decisions();
+            hashing();
+        }
         Some(path) => replay_all(path, &backends, &blocks, &loads)?,
         None => return Err("usage: routing TRACE.jsonl | decisions".into()),
     }

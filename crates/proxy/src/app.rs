@@ -27,7 +27,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use inferno_shared::config::{ProxyConfig, ProxyTimeouts, RoutingPolicy};
 use pingora_core::{apps::ReusedHttpStream, protocols::http::ServerSession, server::ShutdownWatch};
 use pingora_http::RequestHeader;
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    cmp::Ordering,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tracing::Instrument;
 
 /// Names a request's session where nothing else is configured.
@@ -163,15 +168,26 @@ impl Gateway {
         caller: &Caller,
     ) -> Result<Answer, Interruption> {
         let body = self.bodies.read(client).await?;
+        let came = Instant::now();
         let keys = self.route_keys(client.header(), exchange, &body.bytes, caller)?;
+        if self.dispatcher.members().candidates(&keys.model).is_some() {
+            // Somebody serves it: it is no word of the client's own.
+            exchange.line.model = Some(keys.model.clone());
+        }
         let outgoing = outgoing(client.header(), exchange, caller, body.bytes.clone());
-        let dispatched = pin!(self.dispatcher.dispatch(&keys, &outgoing, &mut exchange.attempts));
-        let answer = tokio::select! {
-            biased;
-            answer = dispatched => answer?,
-            () = client.gone() => return Err(Interruption::ClientGone),
+        let answer = {
+            let attempts = &mut exchange.attempts;
+            let dispatched = pin!(self.dispatcher.dispatch(&keys, &outgoing, attempts));
+            tokio::select! {
+                biased;
+                answer = dispatched => answer.map_err(Interruption::from),
+                () = client.gone() => Err(Interruption::ClientGone),
+            }
         };
-        exchange.line.model = Some(keys.model.clone());
+        if let Some(sent) = exchange.attempts.first {
+            self.metrics.sent(exchange.route, sent - came);
+        }
+        let answer = answer?;
         exchange.line.backend = Some(answer.node().id.clone());
         Ok(answer)
     }
@@ -233,10 +249,20 @@ impl Gateway {
         exchange.line.stream = is_stream;
         let passing = headers::to_client(&head.headers, &exchange.request_id);
         client.begin(head.status, passing, length).await?;
+        let mut stream = self.metrics.stream(exchange.line.model.as_deref().unwrap_or_default());
+        let since = Instant::now() - exchange.elapsed();
         let sent = &mut exchange.line.response_bytes;
         let relayed = if is_stream {
-            let tokens_came = || answer.ticket.first_token(self.dispatcher.now());
-            relay::events(client, &mut answer.response, patience, sent, tokens_came).await
+            let (ticket, first) = (&mut answer.ticket, exchange.route.first_token_piece());
+            let came = |piece: u32| match piece.cmp(&first) {
+                Ordering::Less => {}
+                Ordering::Equal => {
+                    ticket.first_token(self.dispatcher.now());
+                    stream.first_token(since.elapsed());
+                }
+                Ordering::Greater => stream.event(),
+            };
+            relay::events(client, &mut answer.response, patience, sent, came).await
         } else {
             answer.ticket.unobserved();
             relay::body(client, &mut answer.response, patience, sent).await

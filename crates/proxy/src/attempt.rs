@@ -15,23 +15,27 @@ pub(crate) struct Attempts {
     method: &'static str,
     /// How many there were.
     pub(crate) count: u32,
+    /// When the first began.
+    pub(crate) first: Option<Instant>,
 }
 
 impl Attempts {
     /// None yet at the request of `hop`.
     pub(crate) fn new(hop: Hop, method: &'static str) -> Self {
-        Self { hop, method, count: 0 }
+        Self { hop, method, count: 0, first: None }
     }
 
     /// `node` is asked now.
     pub(crate) fn begin(&mut self, node: &Arc<NodeView>) -> Attempt {
         self.count += 1;
+        let started = Instant::now();
+        self.first.get_or_insert(started);
         Attempt {
             hop: self.hop.child(),
             node: Arc::clone(node),
             method: self.method,
             resends: self.count - 1,
-            started: Instant::now(),
+            started,
             status: None,
             error: Some(Cow::Borrowed("cancelled")),
         }

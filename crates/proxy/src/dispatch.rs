@@ -136,10 +136,15 @@ impl Dispatcher {
             self.policy.pick(&keys.request(self.now()), Candidates { list: &list, tried: &tried })
         {
             tried.push(pick.index);
+            if let Some(cached) = pick.cached_tokens {
+                self.metrics.routed_tokens.inc_by(keys.prompt.tokens.into());
+                self.metrics.routed_cached_tokens.inc_by(cached.into());
+            }
             let node = &list.candidates[pick.index].node;
             let ticket = Ticket::new(&self.policy, &pick);
             let in_flight = node.load.acquire();
             let mut attempt = attempts.begin(node);
+            self.metrics.attempts.inc();
             let error = match self.ask(&attempt, outgoing).await {
                 Ok(response) => {
                     attempt.answered(response.head.status);

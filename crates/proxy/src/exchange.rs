@@ -14,7 +14,7 @@ use inferno_shared::{
     },
 };
 use pingora_http::RequestHeader;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tracing::Span;
 
 /// What nginx logs, and others after it, where the client left before an answer.
@@ -81,6 +81,11 @@ impl Exchange {
         self.line.status = status.as_u16();
     }
 
+    /// How long ago it came.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.guard.elapsed()
+    }
+
     /// An error is the answer, or the end of one that had begun.
     pub(crate) fn failed(&mut self, error: &RequestError) {
         if self.line.ttfb.is_none() {
@@ -141,7 +146,8 @@ impl Drop for Exchange {
         }
         self.line.duration = self.guard.elapsed();
         self.line.attempts = (self.attempts.count > 0).then_some(self.attempts.count);
-        self.metrics.request_ended(self.route, self.line.status, self.line.duration);
+        let model = self.line.model.as_deref().unwrap_or_default();
+        self.metrics.request_ended(model, self.route, self.line.status, self.line.duration);
         self.line.log(&self.span);
         self.export(self.line.status >= 500 || truncated || !self.ended);
     }

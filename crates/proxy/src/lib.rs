@@ -26,7 +26,7 @@ pub mod keys;
 mod limits;
 mod metrics;
 mod models;
-mod prompt;
+pub mod prompt;
 mod relay;
 mod route;
 pub mod routing;

@@ -6,19 +6,27 @@ use inferno_shared::{
     MetricsCollector,
     metrics::{Kind, Label, Metric, STATUS, Values, status_label},
 };
-use prometheus::{HistogramVec, IntCounter, IntCounterVec};
-use std::{sync::Arc, time::Duration};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 const ROUTE: Label = Label { name: "route", values: Values::OneOf(&Route::LABELS) };
 const KIND: Label = Label { name: "kind", values: Values::OneOf(&UpstreamError::KINDS) };
 const BACKEND: Label = Label { name: "backend", values: Values::Each("each member, by its id") };
 
+const MODEL: Label = Label {
+    name: "model",
+    values: Values::Each("each model that a backend registered; empty where none was found"),
+};
+
 const REQUESTS: Metric = Metric {
     name: "inferno_proxy_requests_total",
     kind: Kind::Counter,
-    labels: &[ROUTE, STATUS],
+    labels: &[MODEL, ROUTE, STATUS],
     unit: "requests",
-    help: "Requests, by endpoint and status. 499: the client left before an answer.",
+    help: "Requests, by model, endpoint and status. 499: the client left before an answer.",
 };
 
 const DURATION: Metric = Metric {
@@ -27,9 +35,61 @@ const DURATION: Metric = Metric {
     kind: Kind::Histogram(&[
         0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0,
     ]),
-    labels: &[ROUTE],
+    labels: &[MODEL, ROUTE],
     unit: "seconds",
     help: "From a request's header to the end of its answer.",
+};
+
+const TIME_TO_FIRST_TOKEN: Metric = Metric {
+    name: "inferno_proxy_time_to_first_token_seconds",
+    kind: Kind::Histogram(&[
+        0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0,
+    ]),
+    labels: &[MODEL],
+    unit: "seconds",
+    help: "From a stream's request to its first event with a token.",
+};
+
+const INTER_TOKEN: Metric = Metric {
+    name: "inferno_proxy_inter_token_seconds",
+    kind: Kind::Histogram(&[0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5]),
+    labels: &[MODEL],
+    unit: "seconds",
+    help: "Between events of a stream, from its first token on.",
+};
+
+const OWN_TIME: Metric = Metric {
+    name: "inferno_proxy_own_seconds",
+    kind: Kind::Histogram(&[
+        0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.1,
+    ]),
+    labels: &[ROUTE],
+    unit: "seconds",
+    help: "From a request's last byte to its being sent to the first backend: reading its JSON, hashing, choosing.",
+};
+
+const ATTEMPTS: Metric = Metric {
+    name: "inferno_proxy_attempts_total",
+    kind: Kind::Counter,
+    labels: &[],
+    unit: "attempts",
+    help: "Requests sent to backends, each as often as it was sent.",
+};
+
+const PROMPT_TOKENS: Metric = Metric {
+    name: "inferno_proxy_routed_tokens_total",
+    kind: Kind::Counter,
+    labels: &[],
+    unit: "tokens",
+    help: "Tokens of the prompts that the policy prefix routed, by their length in bytes.",
+};
+
+const CACHED_TOKENS: Metric = Metric {
+    name: "inferno_proxy_routed_cached_tokens_total",
+    kind: Kind::Counter,
+    labels: &[],
+    unit: "tokens",
+    help: "Of these, those that it believed the chosen backend to have cached.",
 };
 
 const BACKEND_IN_FLIGHT: Metric = Metric {
@@ -65,8 +125,20 @@ const UPSTREAM_ERRORS: Metric = Metric {
 };
 
 /// Every metric that only a proxy has.
-pub const METRICS: &[Metric] =
-    &[REQUESTS, DURATION, BACKEND_IN_FLIGHT, RETRIES, CONNECTIONS_REFUSED, UPSTREAM_ERRORS];
+pub const METRICS: &[Metric] = &[
+    REQUESTS,
+    DURATION,
+    TIME_TO_FIRST_TOKEN,
+    INTER_TOKEN,
+    OWN_TIME,
+    BACKEND_IN_FLIGHT,
+    ATTEMPTS,
+    RETRIES,
+    PROMPT_TOKENS,
+    CACHED_TOKENS,
+    CONNECTIONS_REFUSED,
+    UPSTREAM_ERRORS,
+];
 
 /// The proxy's metrics.
 #[derive(Debug)]
@@ -75,6 +147,14 @@ pub(crate) struct ProxyMetrics {
     pub(crate) node: Arc<MetricsCollector>,
     requests: IntCounterVec,
     duration: HistogramVec,
+    time_to_first_token: HistogramVec,
+    inter_token: HistogramVec,
+    own_time: HistogramVec,
+    /// Requests sent to backends.
+    pub(crate) attempts: IntCounter,
+    /// Tokens of prompts that were routed by them, and those believed to be cached.
+    pub(crate) routed_tokens: IntCounter,
+    pub(crate) routed_cached_tokens: IntCounter,
     upstream_errors: IntCounterVec,
     /// Requests sent to another backend after one failed.
     pub(crate) retries: IntCounter,
@@ -96,6 +176,12 @@ impl ProxyMetrics {
             node: Arc::clone(node),
             requests: registry.counters(REQUESTS)?,
             duration: registry.histograms(DURATION)?,
+            time_to_first_token: registry.histograms(TIME_TO_FIRST_TOKEN)?,
+            inter_token: registry.histograms(INTER_TOKEN)?,
+            own_time: registry.histograms(OWN_TIME)?,
+            attempts: registry.counter(ATTEMPTS)?,
+            routed_tokens: registry.counter(PROMPT_TOKENS)?,
+            routed_cached_tokens: registry.counter(CACHED_TOKENS)?,
             upstream_errors: registry.counters(UPSTREAM_ERRORS)?,
             retries: registry.counter(RETRIES)?,
             connections_refused: registry.counter(CONNECTIONS_REFUSED)?,
@@ -113,14 +199,53 @@ impl ProxyMetrics {
     }
 
     /// A request has ended.
-    pub(crate) fn request_ended(&self, route: Route, status: u16, duration: Duration) {
-        self.requests.with_label_values(&[route.label(), status_label(status)]).inc();
-        self.duration.with_label_values(&[route.label()]).observe(duration.as_secs_f64());
+    pub(crate) fn request_ended(&self, model: &str, route: Route, status: u16, duration: Duration) {
+        self.requests.with_label_values(&[model, route.label(), status_label(status)]).inc();
+        self.duration.with_label_values(&[model, route.label()]).observe(duration.as_secs_f64());
+    }
+
+    /// A request was on its way to a backend so long after it had come.
+    pub(crate) fn sent(&self, route: Route, own: Duration) {
+        self.own_time.with_label_values(&[route.label()]).observe(own.as_secs_f64());
+    }
+
+    /// A stream for `model` begins.
+    pub(crate) fn stream(&self, model: &str) -> StreamMetrics {
+        StreamMetrics {
+            time_to_first_token: self.time_to_first_token.with_label_values(&[model]),
+            inter_token: self.inter_token.with_label_values(&[model]),
+            last: None,
+        }
     }
 
     /// Something went wrong between the proxy and a backend.
     pub(crate) fn upstream_error(&self, kind: &'static str) {
         self.upstream_errors.with_label_values(&[kind]).inc();
+    }
+}
+
+/// Measures one stream.
+#[derive(Debug)]
+pub(crate) struct StreamMetrics {
+    time_to_first_token: Histogram,
+    inter_token: Histogram,
+    /// When the last event came, from the first token on.
+    last: Option<Instant>,
+}
+
+impl StreamMetrics {
+    /// The first token came, so long after the request.
+    pub(crate) fn first_token(&mut self, elapsed: Duration) {
+        self.time_to_first_token.observe(elapsed.as_secs_f64());
+        self.last = Some(Instant::now());
+    }
+
+    /// Another event came.
+    pub(crate) fn event(&mut self) {
+        let now = Instant::now();
+        if let Some(last) = self.last.replace(now) {
+            self.inter_token.observe(now.duration_since(last).as_secs_f64());
+        }
     }
 }
 

@@ -12,7 +12,7 @@ const BLOCK_BYTES: usize = 512;
 /// Bytes that a token has in English text and in code, roughly.
 const TOKEN_BYTES: usize = 4;
 /// Tokens of a block, roughly.
-pub(crate) const BLOCK_TOKENS: u32 = (BLOCK_BYTES / TOKEN_BYTES) as u32;
+pub const BLOCK_TOKENS: u32 = (BLOCK_BYTES / TOKEN_BYTES) as u32;
 /// Most blocks of a prompt that are told apart: of 1 MiB, which is more than models take.
 const BLOCKS_MAX: usize = 2048;
 
@@ -22,17 +22,17 @@ static SEED: LazyLock<u64> =
 
 /// The hashes of a prompt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PromptHashes {
+pub struct PromptHashes {
     /// For each whole block, of it and all before it; never 0.
-    pub(crate) blocks: Vec<u64>,
+    pub blocks: Vec<u64>,
     /// Tokens of all of it, roughly.
-    pub(crate) tokens: u32,
+    pub tokens: u32,
 }
 
 impl PromptHashes {
     /// Of `parts`, one after another. Backends share what they have cached between requests for the same `model` of
     /// the same `tenant` only.
-    pub(crate) fn of(model: &str, tenant: Option<&str>, parts: [Option<&str>; 2]) -> Self {
+    pub fn of(model: &str, tenant: Option<&str>, parts: [Option<&str>; 2]) -> Self {
         let seed = xxh3_64_with_seed(tenant.unwrap_or("").as_bytes(), *SEED);
         let seed = xxh3_64_with_seed(model.as_bytes(), seed);
         let bytes: usize = parts.iter().flatten().map(|part| part.len()).sum();
@@ -57,7 +57,7 @@ impl PromptHashes {
 }
 
 /// A session's name as a number, the same on every proxy.
-pub(crate) fn session(name: &[u8]) -> u64 {
+pub fn session(name: &[u8]) -> u64 {
     xxh3_64_with_seed(name, 0)
 }
 

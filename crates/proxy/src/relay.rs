@@ -39,8 +39,7 @@ pub(crate) async fn body(
 }
 
 /// Passes on an event stream, each event as soon as it is whole, adding its bytes to `sent`. The
-/// backend may be silent for `patience`. `tokens_came` is called once tokens came: with the second
-/// piece, for a chat's first event tells the role alone, and may come before anything was computed.
+/// backend may be silent for `patience`. `came` is told of each piece, from 1 on.
 ///
 /// If the backend is lost, an event says so and the stream ends without `[DONE]`.
 ///
@@ -51,7 +50,7 @@ pub(crate) async fn events(
     response: &mut Response,
     patience: Duration,
     sent: &mut u64,
-    mut tokens_came: impl FnMut(),
+    mut came: impl FnMut(u32),
 ) -> Result<(), Interruption> {
     let mut pieces = 0u32;
     let mut splitter = EventSplitter::default();
@@ -73,9 +72,9 @@ pub(crate) async fn events(
         };
         deadline = Instant::now() + patience;
         let ended = matches!(piece, Ok(None));
-        pieces = pieces.saturating_add(1);
-        if pieces == 2 {
-            tokens_came();
+        if matches!(piece, Ok(Some(_))) {
+            pieces = pieces.saturating_add(1);
+            came(pieces);
         }
         let events = piece.and_then(|piece| match piece {
             Some(piece) => Ok(splitter.push(piece)?),

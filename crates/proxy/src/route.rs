@@ -48,6 +48,12 @@ impl Route {
         }
     }
 
+    /// Which piece of a stream has the first token. A chat's first event tells the role alone, and may come before
+    /// anything is computed.
+    pub(crate) fn first_token_piece(self) -> u32 {
+        if self == Self::Chat { 2 } else { 1 }
+    }
+
     /// Refuses a method that the endpoint does not have.
     pub(crate) fn check(self, method: &Method) -> Result<(), RequestError> {
         let (allowed, allow) = match self {

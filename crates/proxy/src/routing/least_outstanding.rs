@@ -1,6 +1,7 @@
 //! The one with the least work outstanding.
 
 use super::{Candidates, Opinion, Pick, Policy, RoundRobin, RouteRequest, opinions_by};
+use inferno_shared::membership::Candidate;
 
 /// The one with the least work outstanding; among equals each in turn, so that an idle fleet
 /// shares the work rather than its first member having it all.
@@ -11,10 +12,9 @@ pub(super) struct LeastOutstanding {
 
 impl Policy for LeastOutstanding {
     fn pick(&self, _: &RouteRequest<'_>, candidates: Candidates<'_>) -> Option<Pick> {
+        let start = self.ties.next(candidates);
         // Each load is read once: it changes under us.
-        let in_turn = candidates.around(self.ties.next(candidates));
-        let (index, _) = in_turn.min_by_key(|(_, node)| node.outstanding())?;
-        Some(index.into())
+        candidates.least_by(start, Candidate::outstanding).map(Pick::from)
     }
 
     fn opinions(&self, _: &RouteRequest<'_>, candidates: Candidates<'_>) -> Vec<Opinion> {

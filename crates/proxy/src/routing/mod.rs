@@ -85,7 +85,21 @@ impl<'a> Candidates<'a> {
         self.tried.is_empty() || !self.tried.contains(&index)
     }
 
-    /// The same, beginning at the index `start` and going around.
+    /// The one with the least `key`; among equals the first from the index `start` on, going around.
+    #[inline]
+    fn least_by<K: PartialOrd>(self, start: usize, key: impl Fn(&Candidate) -> K) -> Option<usize> {
+        let all = &self.list.candidates;
+        let mut best: Option<(K, usize)> = None;
+        for index in (start..all.len()).chain(0..start) {
+            let key = key(&all[index]);
+            if best.as_ref().is_none_or(|(least, _)| key < *least) && self.is_left(index) {
+                best = Some((key, index));
+            }
+        }
+        best.map(|(_, index)| index)
+    }
+
+    /// Those left, with their indices, beginning at the index `start` and going around.
     fn around(self, start: usize) -> impl Iterator<Item = (usize, &'a Candidate)> {
         let (before, after) = self.list.candidates.split_at(start);
         let all = (start..).zip(after).chain((0..).zip(before));
@@ -100,11 +114,13 @@ pub struct Pick {
     pub index: usize,
     /// What the policy wants to hear the end of.
     pub expected: Option<prefix::Expected>,
+    /// Tokens of the prompt that it believes to be cached there, if it has an idea.
+    pub cached_tokens: Option<u32>,
 }
 
 impl From<usize> for Pick {
     fn from(index: usize) -> Self {
-        Self { index, expected: None }
+        Self { index, expected: None, cached_tokens: None }
     }
 }
 

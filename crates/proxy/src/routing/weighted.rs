@@ -26,10 +26,7 @@ fn use_with_one_more(node: &Candidate) -> f64 {
 
 impl Policy for Weighted {
     fn pick(&self, _: &RouteRequest<'_>, candidates: Candidates<'_>) -> Option<Pick> {
-        let in_turn = candidates.around(self.ties.next(candidates));
-        let used = in_turn.map(|(index, node)| (index, use_with_one_more(node)));
-        let (index, _) = used.min_by(|(_, one), (_, other)| one.total_cmp(other))?;
-        Some(index.into())
+        candidates.least_by(self.ties.next(candidates), use_with_one_more).map(Pick::from)
     }
 
     fn opinions(&self, _: &RouteRequest<'_>, candidates: Candidates<'_>) -> Vec<Opinion> {

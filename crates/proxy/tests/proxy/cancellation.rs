@@ -15,9 +15,9 @@ async fn a_client_that_leaves_while_waiting_frees_the_backend() {
     proxy.settled().await;
     assert_eq!(backend.in_flight(), 0);
     let text = proxy.metrics_text();
-    assert!(
-        text.contains(r#"inferno_proxy_requests_total{route="chat_completions",status="499"} 1"#)
-    );
+    assert!(text.contains(
+        r#"inferno_proxy_requests_total{model="m",route="chat_completions",status="499"} 1"#
+    ));
     assert!(text.contains(r#"inferno_proxy_backend_in_flight{backend="b"} 0"#));
 }
 

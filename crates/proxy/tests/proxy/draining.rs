@@ -62,7 +62,7 @@ async fn what_outlasts_the_drain_is_cut() {
     assert_eq!((vitals.failed_responses, vitals.backoff_requests), (2, 0));
     let text = metrics.prometheus_text(&vitals);
     for status in ["200", "503"] {
-        let counted = format!(r#"{{route="chat_completions",status="{status}"}} 1"#);
+        let counted = format!(r#"{{model="m",route="chat_completions",status="{status}"}} 1"#);
         assert!(text.contains(&counted), "{counted}");
     }
 }

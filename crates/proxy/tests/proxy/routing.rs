@@ -84,6 +84,15 @@ async fn a_conversation_comes_back_to_its_backend() {
     let mut first = homes[..3].to_vec();
     first.sort_unstable();
     assert_eq!(first, [0, 1, 2], "they do not crowd");
+    let text = proxy.metrics_text();
+    let value = |name: &str| -> f64 {
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let all = value("inferno_proxy_routed_tokens_total");
+    let cached = value("inferno_proxy_routed_cached_tokens_total");
+    // Of three turns of one, two and three messages, the first one and two are known.
+    assert!((0.3..0.5).contains(&(cached / all)), "{cached} of {all}");
 }
 
 #[tokio::test]

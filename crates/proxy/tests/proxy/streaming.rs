@@ -78,3 +78,52 @@ async fn a_lost_backend_breaks_an_answer_that_is_no_stream() {
     proxy.settled().await;
     assert_eq!(backend.in_flight(), 0);
 }
+
+/// What `text` has for the series that begins so.
+fn value(text: &str, series: &str) -> f64 {
+    let line = text.lines().find(|line| line.starts_with(series));
+    let line = line.unwrap_or_else(|| panic!("{series} in {text}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn first_tokens_and_the_time_between_events_are_measured() {
+    let (proxy, backend) = Proxy::with_backend().await;
+    let mut client = proxy.send(chat(r#","stream":true"#).as_bytes()).await;
+    let (mut upstream, _) = backend.receive().await;
+    upstream.say(EVENTS).await;
+    client.head().await;
+    let (first, between) = (
+        r#"inferno_proxy_time_to_first_token_seconds_count{model="m"}"#,
+        r#"inferno_proxy_inter_token_seconds_count{model="m"}"#,
+    );
+    // The role; the first token; two more.
+    for (event, seen) in [(1, (0.0, 0.0)), (2, (1.0, 0.0)), (3, (1.0, 1.0)), (4, (1.0, 2.0))] {
+        upstream.say_chunk("data: {}\n\n").await;
+        client.event().await;
+        let text = proxy.metrics_text();
+        assert_eq!((value(&text, first), value(&text, between)), seen, "after event {event}");
+    }
+    upstream.say(END).await;
+    assert_eq!(client.chunk().await, None);
+    proxy.settled().await;
+    let text = proxy.metrics_text();
+    assert_eq!((value(&text, first), value(&text, between)), (1.0, 2.0), "the end is no event");
+    let own = r#"inferno_proxy_own_seconds_sum{route="chat_completions"}"#;
+    assert!((1e-7..1.0).contains(&value(&text, own)), "{}", value(&text, own));
+    assert_eq!(value(&text, "inferno_proxy_attempts_total"), 1.0);
+}
+
+#[tokio::test]
+async fn a_completions_first_event_has_a_token() {
+    let (proxy, backend) = Proxy::with_backend().await;
+    let request = super::support::post("/v1/completions", r#"{"model":"m","stream":true}"#);
+    let mut client = proxy.send(request.as_bytes()).await;
+    let (mut upstream, _) = backend.receive().await;
+    upstream.say(EVENTS).await;
+    upstream.say_chunk("data: {}\n\n").await;
+    client.head().await;
+    client.event().await;
+    let first = r#"inferno_proxy_time_to_first_token_seconds_count{model="m"}"#;
+    assert_eq!(value(&proxy.metrics_text(), first), 1.0);
+}

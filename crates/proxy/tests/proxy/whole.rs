@@ -31,7 +31,9 @@ async fn a_proxy_without_backends_is_healthy_and_keeps_its_ports_apart() {
     let text = ask(operations, "GET /telemetry HTTP/1.1\r\nhost: o\r\n\r\n").await;
     let text = String::from_utf8(text.body).unwrap();
     assert!(
-        text.contains(r#"inferno_proxy_requests_total{route="chat_completions",status="503"} 1"#),
+        text.contains(
+            r#"inferno_proxy_requests_total{model="",route="chat_completions",status="503"} 1"#
+        ),
         "{text}"
     );
     let vitals = ask(operations, "GET /metrics HTTP/1.1\r\nhost: o\r\n\r\n").await.json();

@@ -44,6 +44,7 @@ pub(super) struct PrefixMap {
 }
 
 /// Who has all blocks so far.
+#[derive(Clone, Copy)]
 enum Alive {
     Everyone,
     /// Those in [`PrefixMap::alive`].
@@ -115,7 +116,7 @@ impl PrefixMap {
             let place = self.find(hash);
             self.places.extend(place.map(|place| place as u32));
             alive = match place {
-                None => Alive::Few(self.lose(&alive, [0; FEW], count, matched)),
+                None => Alive::Few(self.lose(alive, [0; FEW], count, matched)),
                 Some(place) if self.holders[place * FEW] == MANY => {
                     self.meet_many(alive, self.stamps[place * FEW], count, matched)
                 }
@@ -127,18 +128,18 @@ impl PrefixMap {
                             *one = holder;
                         }
                     }
-                    Alive::Few(self.lose(&alive, few, count, matched))
+                    Alive::Few(self.lose(alive, few, count, matched))
                 }
             };
             if matches!(alive, Alive::Few([0, 0, 0])) {
                 return;
             }
         }
-        self.lose(&alive, [0; FEW], blocks.len() as u32, matched);
+        self.lose(alive, [0; FEW], blocks.len() as u32, matched);
     }
 
     /// Of those alive only `few` go on; the others have `count` blocks. Who goes on.
-    fn lose(&self, alive: &Alive, few: [u16; FEW], count: u32, matched: &mut [u32]) -> [u16; FEW] {
+    fn lose(&self, alive: Alive, few: [u16; FEW], count: u32, matched: &mut [u32]) -> [u16; FEW] {
         let goes_on = |holder: u16| holder != 0 && few.contains(&holder);
         match alive {
             // Before the first block.

@@ -234,7 +234,8 @@ impl Policy for Prefix {
         let cost = state.cost(&terms, &request.prompt, candidate)?;
         let expected = state.send(request, candidate, &cost);
         state.decided(candidates.count(), idlest_s);
-        Some(Pick { index, expected: Some(expected) })
+        let cached_tokens = request.prompt.tokens - request.prompt.tokens_after(cost.cached);
+        Some(Pick { index, expected: Some(expected), cached_tokens: Some(cached_tokens) })
     }
 
     fn opinions(&self, request: &RouteRequest<'_>, candidates: Candidates<'_>) -> Vec<Opinion> {
