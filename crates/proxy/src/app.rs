@@ -18,7 +18,7 @@ use crate::{
     prompt::{self, PromptHashes},
     relay,
     route::Route,
-    routing::{self, Fleet},
+    routing::{self, Fleet, prefix::StreamSeen},
     stream::is_event_stream,
     upstream::OutgoingRequest,
 };
@@ -224,14 +224,16 @@ impl Gateway {
             return Err(RequestError::ModelNotAllowed { model: envelope.model });
         }
         let tenant = caller.key_id();
-        let parts = [envelope.tools, envelope.prompt];
+        let prompt = match exchange.route.has_prompt() {
+            true => {
+                let parts = [envelope.tools, envelope.prompt];
+                PromptHashes::of(&envelope.model, tenant.as_deref(), parts)
+            }
+            false => PromptHashes::without_blocks(body.len()),
+        };
         let named = header.headers.get(&self.session_header).map(HeaderValue::as_bytes);
         let session = named.or(envelope.session.as_deref().map(str::as_bytes));
-        Ok(RouteKeys {
-            prompt: PromptHashes::of(&envelope.model, tenant.as_deref(), parts),
-            session: session.map(prompt::session),
-            model: envelope.model,
-        })
+        Ok(RouteKeys { prompt, session: session.map(prompt::session), model: envelope.model })
     }
 
     /// The backend's answer becomes the client's.
@@ -249,20 +251,31 @@ impl Gateway {
         exchange.line.stream = is_stream;
         let passing = headers::to_client(&head.headers, &exchange.request_id);
         client.begin(head.status, passing, length).await?;
+        let load = Arc::clone(&answer.node().load);
         let mut stream = self.metrics.stream(exchange.line.model.as_deref().unwrap_or_default());
         let since = Instant::now() - exchange.elapsed();
         let sent = &mut exchange.line.response_bytes;
         let relayed = if is_stream {
             let (ticket, first) = (&mut answer.ticket, exchange.route.first_token_piece());
+            let mut in_flight_then = 0;
             let came = |piece: u32| match piece.cmp(&first) {
                 Ordering::Less => {}
                 Ordering::Equal => {
                     ticket.first_token(self.dispatcher.now());
+                    in_flight_then = load.in_flight();
                     stream.first_token(since.elapsed());
                 }
                 Ordering::Greater => stream.event(),
             };
-            relay::events(client, &mut answer.response, patience, sent, came).await
+            let relayed = relay::events(client, &mut answer.response, patience, sent, came).await;
+            if relayed.is_ok() {
+                answer.ticket.streamed(&StreamSeen {
+                    tokens: stream.events,
+                    seconds: stream.duration.as_secs_f64(),
+                    in_flight: f64::from(in_flight_then + load.in_flight()) / 2.0,
+                });
+            }
+            relayed
         } else {
             answer.ticket.unobserved();
             relay::body(client, &mut answer.response, patience, sent).await

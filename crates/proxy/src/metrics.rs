@@ -215,6 +215,8 @@ impl ProxyMetrics {
             time_to_first_token: self.time_to_first_token.with_label_values(&[model]),
             inter_token: self.inter_token.with_label_values(&[model]),
             last: None,
+            events: 0,
+            duration: Duration::ZERO,
         }
     }
 
@@ -231,6 +233,9 @@ pub(crate) struct StreamMetrics {
     inter_token: Histogram,
     /// When the last event came, from the first token on.
     last: Option<Instant>,
+    /// Events after the first token, and how long they took.
+    pub(crate) events: u32,
+    pub(crate) duration: Duration,
 }
 
 impl StreamMetrics {
@@ -244,7 +249,9 @@ impl StreamMetrics {
     pub(crate) fn event(&mut self) {
         let now = Instant::now();
         if let Some(last) = self.last.replace(now) {
-            self.inter_token.observe(now.duration_since(last).as_secs_f64());
+            let gap = now.duration_since(last);
+            self.inter_token.observe(gap.as_secs_f64());
+            (self.events, self.duration) = (self.events.saturating_add(1), self.duration + gap);
         }
     }
 }

@@ -52,7 +52,12 @@ impl PromptHashes {
             hash = xxh3_64_with_seed(rest, hash);
         }
         second.as_chunks::<BLOCK_BYTES>().0.iter().for_each(|block| add(&mut hash, block));
-        Self { blocks, tokens: u32::try_from(bytes / TOKEN_BYTES).unwrap_or(u32::MAX) }
+        Self { blocks, ..Self::without_blocks(bytes) }
+    }
+
+    /// Of so many bytes that have nothing in common with any others.
+    pub fn without_blocks(bytes: usize) -> Self {
+        Self { blocks: Vec::new(), tokens: u32::try_from(bytes / TOKEN_BYTES).unwrap_or(u32::MAX) }
     }
 }
 

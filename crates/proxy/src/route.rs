@@ -48,6 +48,11 @@ impl Route {
         }
     }
 
+    /// Whether what it computes begins with a prompt, so that backends may have the beginning cached.
+    pub(crate) fn has_prompt(self) -> bool {
+        matches!(self, Self::Chat | Self::Completions | Self::Passthrough)
+    }
+
     /// Which piece of a stream has the first token. A chat's first event tells the role alone, and may come before
     /// anything is computed.
     pub(crate) fn first_token_piece(self) -> u32 {

@@ -146,6 +146,9 @@ pub trait Policy: Send + Sync {
     /// The first token of what was expected came.
     fn answered(&self, _expected: &prefix::Expected, _now: Duration) {}
 
+    /// A stream came to its end.
+    fn streamed(&self, _seen: &prefix::StreamSeen) {}
+
     /// What was expected will not come.
     fn abandoned(&self, _expected: &prefix::Expected) {}
 }

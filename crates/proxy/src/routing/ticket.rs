@@ -1,6 +1,9 @@
 //! What a policy hears of its choice afterwards.
 
-use super::{Pick, Policy, prefix::Expected};
+use super::{
+    Pick, Policy,
+    prefix::{Expected, StreamSeen},
+};
 use std::{sync::Arc, time::Duration};
 
 /// Tells the policy what came of its choice: that the first token came, or, if it is dropped before anything
@@ -21,6 +24,11 @@ impl Ticket {
         if let Some(expected) = self.expected.take() {
             self.policy.answered(&expected, now);
         }
+    }
+
+    /// Its stream came to an end.
+    pub fn streamed(&self, seen: &StreamSeen) {
+        self.policy.streamed(seen);
     }
 
     /// The whole answer came at once: when its first token was there, nobody saw.

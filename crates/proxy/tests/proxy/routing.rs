@@ -165,6 +165,17 @@ async fn a_session_is_named_by_a_header_or_by_the_body() {
 }
 
 #[tokio::test]
+async fn embeddings_have_no_prefix_to_come_back_to() {
+    let (proxy, backends) = three(RoutingPolicy::Prefix).await;
+    let body = format!(r#"{{"model":"m","input":"{}"}}"#, "x".repeat(5000));
+    let asked = home(&proxy, &backends, &post("/v1/embeddings", &body)).await;
+    let explain = with_header(&post("/v1/embeddings", &body), "x-inferno-explain: 1");
+    let explanation = proxy.send(explain.as_bytes()).await.message().await.json();
+    assert_eq!(reason(&explanation, ["a", "b", "c"][asked], "cached_tokens"), 0.0);
+    assert_eq!(explanation["prompt_tokens_estimated"], body.len() / 4);
+}
+
+#[tokio::test]
 async fn the_header_of_a_session_can_be_another() {
     let routing = RoutingConfig { policy: RoutingPolicy::Session, session_header: "x-chat".into() };
     let proxy = Proxy::start(ProxyConfig { routing, ..ProxyConfig::default() });

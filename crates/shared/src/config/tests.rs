@@ -152,7 +152,10 @@ fn wrong_values_name_their_origin_and_say_what_to_write() {
     );
     assert_says(&of("proxy.listen=8080"), &["--set proxy.listen: `8080` is not IP:PORT"]);
     assert_says(&of("proxy.listen=localhost:8080"), &["127.0.0.1:8080"]);
-    assert_says(&of("proxy.routing.policy=best"), &["least_outstanding or round_robin"]);
+    assert_says(
+        &of("proxy.routing.policy=best"),
+        &["prefix, least_outstanding", "weighted or session"],
+    );
     assert_says(&of("proxy.routing.policy=round_robbin"), &["did you mean `round_robin`?"]);
     assert_says(&of("log.format=yaml"), &["auto, human or json"]);
     assert_says(&of("operations.enable_metrics=maybe"), &["`maybe` is neither true nor false"]);

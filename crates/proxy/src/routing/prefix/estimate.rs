@@ -10,6 +10,10 @@ const TELLING_TOKENS: u32 = 256;
 const SERVICE_MIN_S: f64 = 1e-6;
 /// How much a new sight changes what is believed.
 const LEARNING: f64 = 0.1;
+/// The same for streams, of which many end.
+const STREAM_LEARNING: f64 = 0.02;
+/// How much the number of streams has to vary (its variance) before it is told what another costs.
+const SPREAD_MIN: f64 = 0.5;
 /// One sight is at most so many times what is believed, or a part of it.
 const SURPRISE_MAX: f64 = 4.0;
 /// A backend that is not so many times faster or slower than all together counts as they do: who had one good or
@@ -80,12 +84,77 @@ pub(super) struct Backend {
 pub(super) struct Fleet {
     seconds_per_token: Option<f64>,
     service_s: f64,
+    streams: Option<Streams>,
+}
+
+/// A stream that came to its end, from its first token on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StreamSeen {
+    /// Tokens after the first.
+    pub tokens: u32,
+    /// How long they took.
+    pub seconds: f64,
+    /// Requests on its backend meanwhile, itself among them, in the mean.
+    pub in_flight: f64,
+}
+
+/// How streams of one backend slow one another: means, the latest counting most, for a line through what the time
+/// between tokens was at how many streams.
+#[derive(Clone, Copy, Debug)]
+struct Streams {
+    tokens: f64,
+    in_flight: f64,
+    gap_s: f64,
+    in_flight_squared: f64,
+    product: f64,
+}
+
+impl Streams {
+    fn of(seen: &StreamSeen) -> Self {
+        let (tokens, in_flight) = (f64::from(seen.tokens), seen.in_flight);
+        let gap_s = seen.seconds / tokens;
+        let (in_flight_squared, product) = (in_flight * in_flight, in_flight * gap_s);
+        Self { tokens, in_flight, gap_s, in_flight_squared, product }
+    }
+
+    fn learn(&mut self, seen: &Self) {
+        let learn = |known: &mut f64, seen: f64| *known += STREAM_LEARNING * (seen - *known);
+        learn(&mut self.tokens, seen.tokens);
+        learn(&mut self.in_flight, seen.in_flight);
+        learn(&mut self.gap_s, seen.gap_s);
+        learn(&mut self.in_flight_squared, seen.in_flight_squared);
+        learn(&mut self.product, seen.product);
+    }
+
+    /// Seconds that one stream more costs another over its whole length. Where all saw about the same number, nobody
+    /// knows.
+    fn cost_s(&self) -> f64 {
+        let spread = self.in_flight_squared - self.in_flight * self.in_flight;
+        if spread < SPREAD_MIN {
+            return 0.0;
+        }
+        let slope = (self.product - self.in_flight * self.gap_s) / spread;
+        slope.clamp(0.0, self.gap_s / self.in_flight) * self.tokens
+    }
 }
 
 impl Fleet {
     /// Seconds that a token of prefill takes, in the mean of what was seen last.
     pub(super) fn seconds_per_token(&self) -> f64 {
         self.seconds_per_token.unwrap_or(SECONDS_PER_TOKEN)
+    }
+
+    /// Seconds that each stream on a backend costs another, as far as it was seen.
+    pub(super) fn stream_s(&self) -> f64 {
+        self.streams.map_or(0.0, |streams| streams.cost_s())
+    }
+
+    pub(super) fn streamed(&mut self, seen: &StreamSeen) {
+        if seen.tokens == 0 || !(seen.seconds.is_finite() && seen.in_flight >= 1.0) {
+            return;
+        }
+        let seen = Streams::of(seen);
+        self.streams.get_or_insert(seen).learn(&seen);
     }
 
     /// What one request takes to prefill, in the mean of the latest.

@@ -3,13 +3,15 @@
 //! The cost of a candidate is in seconds:
 //!
 //! ```text
-//! waiting + α · (uncached tokens · seconds per token) + 20 ms · in flight + 3 % · work given lately
+//! waiting + α · (uncached tokens · seconds per token) + β · in flight + 3 % · work given lately
 //! ```
 //!
 //! *waiting* is what is left of the prefills that it was sent, as [`estimate`] has it from its first tokens, and of
 //! those it reports from others. *α* is 1 while there is somebody idle: then the sum is the time to the first token.
-//! It grows to 4 as everybody is busy, for then each token computed twice makes everyone behind it wait. The last
-//! two terms decide between candidates that are about equal: few streams to share steps with, and no favourites.
+//! It grows to 4 as everybody is busy, for then each token computed twice makes everyone behind it wait. *β* is what one
+//! stream more costs another over its whole length, as streams have shown, and at least 20 ms. The last term decides
+//! between candidates that are about equal: no favourites. Whoever has far more in flight than the mean is left out,
+//! whatever is cached there.
 //!
 //! Backends are believed to have the blocks of the prompts they were sent, as long as their KV cache is large.
 
@@ -17,8 +19,8 @@ mod estimate;
 mod map;
 
 use super::{Candidates, Opinion, Pick, Policy, Prompt, RouteRequest};
-pub use estimate::Expected;
 use estimate::{Backend, Pace};
+pub use estimate::{Expected, StreamSeen};
 use inferno_shared::membership::{Candidate, CandidateList};
 use map::PrefixMap;
 use std::{
@@ -30,10 +32,15 @@ use std::{
 const SCARCITY_WEIGHT: f64 = 3.0;
 /// Decisions over which it is remembered whether somebody was idle.
 const SCARCITY_SPAN: f64 = 100.0;
-/// What one stream more costs, in seconds.
+/// What one stream more costs at least, in seconds.
 const STREAM_S: f64 = 0.02;
+/// In flight on a candidate, at most: so many times the mean, and some.
+const SKEW_MAX: f64 = 1.25;
+const SKEW_FREE: f64 = 3.0;
 /// What a second of work given lately costs, in seconds.
 const WORK_WEIGHT: f64 = 0.03;
+/// What it costs to be beyond that, in seconds: more than anything else.
+const BEYOND_S: f64 = 1e9;
 /// Decisions for each candidate over which work is remembered.
 const WORK_SPAN: f64 = 30.0;
 /// Work is kept in a unit that grows, so that all of it shrinks at once; this is when it is brought back to 1.
@@ -55,6 +62,8 @@ struct State {
     /// By ordinal: blocks of the present prompt that each has.
     matched: Vec<u32>,
     fleet: estimate::Fleet,
+    /// In flight on a candidate, in the mean of those of the last decision.
+    in_flight: f64,
     /// How often nobody was idle lately, 0–1.
     scarcity: f64,
     /// What a second of work is now, in units of [`Backend::work`].
@@ -77,6 +86,7 @@ impl Default for Unit {
 struct Cost {
     waiting_s: f64,
     cached: u32,
+    in_flight: u32,
     prefill_s: f64,
     streams_s: f64,
     work_s: f64,
@@ -89,6 +99,10 @@ struct Terms {
     alpha: f64,
     /// Seconds a unit of work.
     work_weight: f64,
+    /// Seconds for each stream.
+    stream_s: f64,
+    /// In flight on a candidate, at most.
+    in_flight_max: u32,
     /// What another proxy's request takes.
     service_s: f64,
     /// What a token takes in the mean.
@@ -142,6 +156,8 @@ impl State {
             now_s: request.now.as_secs_f64(),
             alpha: 1.0 + SCARCITY_WEIGHT * self.scarcity,
             work_weight: WORK_WEIGHT / self.unit.0,
+            stream_s: STREAM_S + self.fleet.stream_s(),
+            in_flight_max: (SKEW_MAX * self.in_flight + SKEW_FREE) as u32,
             service_s: self.fleet.service_s(),
             seconds_per_token: self.fleet.seconds_per_token(),
         }
@@ -158,23 +174,28 @@ impl State {
             waiting_s: pace.waiting_s(terms.now_s) + f64::from(others) * terms.service_s,
             cached,
             prefill_s: pace.prefill_s(prompt.tokens_after(cached), terms.seconds_per_token),
-            streams_s: STREAM_S * f64::from(in_flight),
+            in_flight,
+            streams_s: terms.stream_s * f64::from(in_flight),
             work_s: f64::from(pace.work) * terms.work_weight,
         })
     }
 
-    /// The candidate of the least cost, and how long the least busy would let a request wait.
+    /// The candidate of the least cost, how long the least busy would let a request wait, and how many are in flight.
     fn cheapest(
         &self,
         terms: &Terms,
         prompt: &Prompt<'_>,
         candidates: Candidates<'_>,
-    ) -> Option<(usize, f64)> {
+    ) -> Option<(usize, f64, u64)> {
         let (mut least, mut best, mut idlest_s) = (f64::INFINITY, usize::MAX, f64::INFINITY);
+        let mut in_flight = 0;
         let mut weigh = |index, candidate| {
             let Some(cost) = self.cost(terms, prompt, candidate) else { return };
             let (sum, waiting_s) = (cost.sum(terms.alpha), cost.waiting_s);
+            in_flight += u64::from(cost.in_flight);
             idlest_s = if waiting_s < idlest_s { waiting_s } else { idlest_s };
+            // Beyond the limit they compare among themselves, after all others.
+            let sum = if cost.in_flight > terms.in_flight_max { sum + BEYOND_S } else { sum };
             if sum < least {
                 (least, best) = (sum, index);
             }
@@ -186,7 +207,7 @@ impl State {
             all.filter(|(index, _)| candidates.is_left(*index))
                 .for_each(|(index, candidate)| weigh(index, candidate));
         }
-        (best != usize::MAX).then_some((best, idlest_s))
+        (best != usize::MAX).then_some((best, idlest_s, in_flight))
     }
 
     /// `node` gets the request.
@@ -229,10 +250,11 @@ impl Policy for Prefix {
         let state = &mut *self.state();
         state.prepare(&request.prompt, candidates.list);
         let terms = state.terms(request);
-        let (index, idlest_s) = state.cheapest(&terms, &request.prompt, candidates)?;
+        let (index, idlest_s, in_flight) = state.cheapest(&terms, &request.prompt, candidates)?;
         let candidate = &candidates.list.candidates[index];
         let cost = state.cost(&terms, &request.prompt, candidate)?;
         let expected = state.send(request, candidate, &cost);
+        state.in_flight = in_flight as f64 / candidates.count() as f64;
         state.decided(candidates.count(), idlest_s);
         let cached_tokens = request.prompt.tokens - request.prompt.tokens_after(cost.cached);
         Some(Pick { index, expected: Some(expected), cached_tokens: Some(cached_tokens) })
@@ -250,6 +272,7 @@ impl Policy for Prefix {
                 ("cached_tokens", f64::from(cached.min(request.prompt.tokens))),
                 ("prefill_s", cost.prefill_s),
                 ("prefill_weight", terms.alpha),
+                ("in_flight", f64::from(cost.in_flight)),
                 ("streams_s", cost.streams_s),
                 ("recent_work_s", cost.work_s),
             ];
@@ -265,6 +288,10 @@ impl Policy for Prefix {
             let pace = &mut state.paces[at];
             backend.answered(pace, expected, now.as_secs_f64(), &mut state.fleet);
         }
+    }
+
+    fn streamed(&self, seen: &StreamSeen) {
+        self.state().fleet.streamed(seen);
     }
 
     fn abandoned(&self, expected: &Expected) {

@@ -214,6 +214,65 @@ fn while_everybody_is_busy_a_cached_token_is_worth_more() {
     assert!((1.0..1.1).contains(&alpha), "{alpha}");
 }
 
+/// Streams of 100 tokens of which each costs every other `slope_s` a token.
+fn teach(policy: &Prefix, slope_s: f64) {
+    for round in 0..400 {
+        let in_flight = f64::from(1 + round % 8);
+        let seconds = 100.0 * (0.01 + slope_s * in_flight);
+        policy.streamed(&StreamSeen { tokens: 100, seconds, in_flight });
+    }
+}
+
+#[test]
+fn what_streams_cost_one_another_is_learned_from_streams() {
+    for slope_s in [0.0, 0.001, 0.02] {
+        let policy = Prefix::default();
+        teach(&policy, slope_s);
+        let stream_s = policy.state().terms(&RouteRequest::default()).stream_s;
+        let expected = STREAM_S + 100.0 * slope_s;
+        assert!((stream_s - expected).abs() < 0.05 * expected, "{stream_s} for {expected}");
+    }
+    let policy = Prefix::default();
+    for _ in 0..100 {
+        policy.streamed(&StreamSeen { tokens: 100, seconds: 9.0, in_flight: 4.0 });
+        policy.streamed(&StreamSeen { tokens: 0, seconds: 9.0, in_flight: 1.0 });
+    }
+    let stream_s = policy.state().terms(&RouteRequest::default()).stream_s;
+    assert_eq!(stream_s, STREAM_S, "always four: who knows what one would have been");
+}
+
+/// How `burst` requests that all begin with the same `shared` blocks and stay in flight spread over two backends.
+fn crowd(policy: &Prefix, shared: u64, burst: u64) -> [u32; 2] {
+    let list = list(2, 0);
+    let mut guards = Vec::new();
+    for whose in 0..burst {
+        let now_s = 1000.0 + whose as f64 * 10.0;
+        let mut blocks = conversation(1, shared);
+        blocks.push(whose + 1_000_000);
+        let pick = send(policy, &list, now_s, &blocks);
+        answered(policy, &pick, now_s + 1e-3);
+        guards.push(list.candidates[pick.index].load.acquire());
+    }
+    [0, 1].map(|index: usize| list.candidates[index].load.in_flight())
+}
+
+#[test]
+fn where_streams_slow_one_another_they_share_even_what_only_one_has() {
+    let policy = Prefix::default();
+    teach(&policy, 0.005);
+    let [one, other] = crowd(&policy, 20, 16);
+    assert!(one.abs_diff(other) <= 2, "{one} and {other}");
+}
+
+#[test]
+fn nobody_has_far_more_in_flight_than_the_mean_whatever_is_cached_there() {
+    // 200,000 tokens: to compute them anew costs more than any stream.
+    let loads = crowd(&Prefix::default(), 2000, 40);
+    let most = *loads.iter().max().expect("two");
+    assert!(f64::from(most) <= SKEW_MAX * 20.0 + SKEW_FREE + 1.0, "{loads:?}");
+    assert_eq!(loads.iter().sum::<u32>(), 40);
+}
+
 #[test]
 fn the_estimates_stay_numbers_for_years() {
     let (policy, list) = (Prefix::default(), list(3, 0));
