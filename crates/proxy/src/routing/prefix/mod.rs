@@ -35,8 +35,8 @@ const SCARCITY_SPAN: f64 = 100.0;
 /// What one stream more costs at least, in seconds.
 const STREAM_S: f64 = 0.02;
 /// In flight on a candidate, at most: so many times the mean, and some.
-const SKEW_MAX: f64 = 1.25;
-const SKEW_FREE: f64 = 3.0;
+const SKEW_MAX: f64 = 1.5;
+const SKEW_FREE: f64 = 8.0;
 /// What a second of work given lately costs, in seconds.
 const WORK_WEIGHT: f64 = 0.03;
 /// What it costs to be beyond that, in seconds: more than anything else.
