@@ -227,7 +227,7 @@ fn replay(
                     tokens: prompt.len() as u32 * BLOCK_TOKENS,
                 };
                 let now = Duration::from_secs_f64(now);
-                let request = RouteRequest { now, prompt, session: None };
+                let request = RouteRequest { now, prompt, ..RouteRequest::default() };
                 let candidates = Candidates { list: &world.list, tried: &[] };
                 let pick = policy.pick(&request, candidates).expect("backends");
                 (pick.index, Some(pick))
@@ -376,7 +376,7 @@ fn time(
         let tokens = length as u32 * BLOCK_TOKENS;
         let prompt = Prompt { blocks, block_tokens: BLOCK_TOKENS, tokens };
         let now = Duration::from_micros((seed * rounds + round) as u64 * 100);
-        let request = RouteRequest { now, prompt, session: Some(round as u64) };
+        let request = RouteRequest { now, model: 0, prompt, session: Some(round as u64) };
         let started = Instant::now();
         black_box(policy.pick(&request, Candidates { list, tried: &[] }));
         spent += started.elapsed();

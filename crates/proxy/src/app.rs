@@ -233,7 +233,7 @@ impl Gateway {
         };
         let named = header.headers.get(&self.session_header).map(HeaderValue::as_bytes);
         let session = named.or(envelope.session.as_deref().map(str::as_bytes));
-        Ok(RouteKeys { prompt, session: session.map(prompt::session), model: envelope.model })
+        Ok(RouteKeys { prompt, session: session.map(prompt::name), model: envelope.model })
     }
 
     /// The backend's answer becomes the client's.

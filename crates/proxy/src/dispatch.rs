@@ -43,7 +43,12 @@ impl RouteKeys {
     fn request(&self, now: Duration) -> RouteRequest<'_> {
         let PromptHashes { blocks, tokens } = &self.prompt;
         let prompt = Prompt { blocks, block_tokens: prompt::BLOCK_TOKENS, tokens: *tokens };
-        RouteRequest { now, prompt, session: self.session }
+        RouteRequest {
+            now,
+            model: prompt::name(self.model.as_bytes()),
+            prompt,
+            session: self.session,
+        }
     }
 }
 
@@ -132,16 +137,17 @@ impl Dispatcher {
         let (list, mut tried) = (candidates(&members, &keys.model)?, Vec::new());
         let mut unanswered = 0;
         // Somebody is left: there was at first, and the last candidate's failure is final.
-        while let Some(pick) =
-            self.policy.pick(&keys.request(self.now()), Candidates { list: &list, tried: &tried })
-        {
+        loop {
+            let request = keys.request(self.now());
+            let candidates = Candidates { list: &list, tried: &tried };
+            let Some(pick) = self.policy.pick(&request, candidates) else { break };
             tried.push(pick.index);
             if let Some(cached) = pick.cached_tokens {
                 self.metrics.routed_tokens.inc_by(keys.prompt.tokens.into());
                 self.metrics.routed_cached_tokens.inc_by(cached.into());
             }
             let node = &list.candidates[pick.index].node;
-            let ticket = Ticket::new(&self.policy, &pick);
+            let ticket = Ticket::new(&self.policy, request.model, &pick);
             let in_flight = node.load.acquire();
             let mut attempt = attempts.begin(node);
             self.metrics.attempts.inc();

@@ -61,8 +61,8 @@ impl PromptHashes {
     }
 }
 
-/// A session's name as a number, the same on every proxy.
-pub fn session(name: &[u8]) -> u64 {
+/// The name of a session or a model as a number, the same on every proxy.
+pub fn name(name: &[u8]) -> u64 {
     xxh3_64_with_seed(name, 0)
 }
 

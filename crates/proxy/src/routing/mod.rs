@@ -33,6 +33,8 @@ use weighted::Weighted;
 pub struct RouteRequest<'a> {
     /// When it is to be decided, since an origin that never moves.
     pub now: Duration,
+    /// The model asked for, as a hash.
+    pub model: u64,
     /// Its prompt.
     pub prompt: Prompt<'a>,
     /// Which session it belongs to, as a hash.
@@ -146,8 +148,8 @@ pub trait Policy: Send + Sync {
     /// The first token of what was expected came.
     fn answered(&self, _expected: &prefix::Expected, _now: Duration) {}
 
-    /// A stream came to its end.
-    fn streamed(&self, _seen: &prefix::StreamSeen) {}
+    /// A stream of that model came to its end.
+    fn streamed(&self, _model: u64, _seen: &prefix::StreamSeen) {}
 
     /// What was expected will not come.
     fn abandoned(&self, _expected: &prefix::Expected) {}

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 const REQUEST: RouteRequest<'_> = RouteRequest {
     now: Duration::ZERO,
+    model: 0,
     prompt: Prompt { blocks: &[], block_tokens: 128, tokens: 0 },
     session: None,
 };
@@ -77,7 +78,7 @@ fn a_session_stays_and_moves_only_if_its_node_is_gone() {
         list.candidates[pick.index].ordinal
     };
     let mut chosen = BTreeSet::new();
-    for session in (0..500).map(|n| crate::prompt::session(format!("s{n}").as_bytes())) {
+    for session in (0..500).map(|n| crate::prompt::name(format!("s{n}").as_bytes())) {
         let (was, is) = (of(&before, session), of(&after, session));
         assert_eq!(of(&before, session), was, "it stays");
         assert!(was == is || was == 3, "{was} became {is}");

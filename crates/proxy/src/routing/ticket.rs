@@ -10,13 +10,14 @@ use std::{sync::Arc, time::Duration};
 /// else, that nothing will.
 pub struct Ticket {
     policy: Arc<dyn Policy>,
+    model: u64,
     expected: Option<Expected>,
 }
 
 impl Ticket {
-    /// For `pick` of `policy`.
-    pub fn new(policy: &Arc<dyn Policy>, pick: &Pick) -> Self {
-        Self { policy: Arc::clone(policy), expected: pick.expected }
+    /// For `pick` of `policy` for a request of that model.
+    pub fn new(policy: &Arc<dyn Policy>, model: u64, pick: &Pick) -> Self {
+        Self { policy: Arc::clone(policy), model, expected: pick.expected }
     }
 
     /// The first token came.
@@ -28,7 +29,7 @@ impl Ticket {
 
     /// Its stream came to an end.
     pub fn streamed(&self, seen: &StreamSeen) {
-        self.policy.streamed(seen);
+        self.policy.streamed(self.model, seen);
     }
 
     /// The whole answer came at once: when its first token was there, nobody saw.

@@ -25,6 +25,8 @@ const TELLING_RATIO: f64 = 1.5;
 pub struct Expected {
     /// The backend's.
     pub(super) ordinal: u32,
+    /// What was asked for.
+    pub(super) model: u64,
     generation: Generation,
     sent_s: f64,
     /// When it should end, if [`Backend::delay_s`] stays as it was.
@@ -33,6 +35,16 @@ pub struct Expected {
     /// How long it should take.
     service_s: f64,
     tokens: u32,
+}
+
+/// A request as a backend gets it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub(super) ordinal: u32,
+    pub(super) model: u64,
+    pub(super) now_s: f64,
+    /// Tokens to be computed.
+    pub(super) tokens: u32,
 }
 
 /// How busy and how fast one backend is: what is read for each decision, and so kept small. It is thought of as
@@ -79,7 +91,7 @@ pub(super) struct Backend {
     capacity: u32,
 }
 
-/// What is known of all together.
+/// What is known of all backends of a model together.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fleet {
     seconds_per_token: Option<f64>,
@@ -198,17 +210,12 @@ impl Backend {
         self.clock
     }
 
-    pub(super) fn send(
-        &self,
-        pace: &mut Pace,
-        ordinal: u32,
-        now_s: f64,
-        tokens: u32,
-        service_s: f64,
-    ) -> Expected {
+    pub(super) fn send(&self, pace: &mut Pace, sent: Sent, service_s: f64) -> Expected {
+        let Sent { ordinal, model, now_s, tokens } = sent;
         pace.free_s = pace.free_s.max(now_s) + service_s;
         Expected {
             ordinal,
+            model,
             generation: self.generation,
             sent_s: now_s,
             end_s: pace.free_s,

@@ -19,11 +19,12 @@ mod estimate;
 mod map;
 
 use super::{Candidates, Opinion, Pick, Policy, Prompt, RouteRequest};
-use estimate::{Backend, Pace};
+use estimate::{Backend, Pace, Sent};
 pub use estimate::{Expected, StreamSeen};
 use inferno_shared::membership::{Candidate, CandidateList};
 use map::PrefixMap;
 use std::{
+    collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -41,6 +42,8 @@ const SKEW_FREE: f64 = 8.0;
 const WORK_WEIGHT: f64 = 0.03;
 /// What it costs to be beyond that, in seconds: more than anything else.
 const BEYOND_S: f64 = 1e9;
+/// Models of which something is known.
+const GROUPS_MAX: usize = 1024;
 /// Decisions for each candidate over which work is remembered.
 const WORK_SPAN: f64 = 30.0;
 /// Work is kept in a unit that grows, so that all of it shrinks at once; this is when it is brought back to 1.
@@ -61,15 +64,22 @@ struct State {
     backends: Vec<Backend>,
     /// By ordinal: blocks of the present prompt that each has.
     matched: Vec<u32>,
+    /// By model.
+    groups: HashMap<u64, Group>,
+    /// What a second of work is now, in units of [`Backend::work`].
+    unit: Unit,
+    /// The latest lists of candidates: one a model, and a new one as their vitals come.
+    met: [u64; 8],
+}
+
+/// What is known of the backends of one model.
+#[derive(Clone, Copy, Debug, Default)]
+struct Group {
     fleet: estimate::Fleet,
     /// In flight on a candidate, in the mean of those of the last decision.
     in_flight: f64,
     /// How often nobody was idle lately, 0–1.
     scarcity: f64,
-    /// What a second of work is now, in units of [`Backend::work`].
-    unit: Unit,
-    /// The latest lists of candidates: one a model, and a new one as their vitals come.
-    met: [u64; 8],
 }
 
 /// A unit of work that grows with each decision.
@@ -81,6 +91,16 @@ impl Default for Unit {
     }
 }
 
+/// What came of comparing candidates.
+#[derive(Clone, Copy, Debug)]
+struct Choice {
+    index: usize,
+    /// How long the least busy would let a request wait.
+    idlest_s: f64,
+    /// On all of them.
+    in_flight: u64,
+}
+
 /// The parts of a candidate's cost.
 #[derive(Clone, Copy, Debug)]
 struct Cost {
@@ -90,6 +110,8 @@ struct Cost {
     prefill_s: f64,
     streams_s: f64,
     work_s: f64,
+    /// 0, or [`BEYOND_S`] for one that is left out while another is not.
+    beyond_s: f64,
 }
 
 /// What all costs of one decision have in common.
@@ -112,7 +134,7 @@ struct Terms {
 impl Cost {
     #[inline(always)]
     fn sum(&self, alpha: f64) -> f64 {
-        self.waiting_s + alpha * self.prefill_s + self.streams_s + self.work_s
+        self.waiting_s + alpha * self.prefill_s + self.streams_s + self.work_s + self.beyond_s
     }
 }
 
@@ -152,14 +174,15 @@ impl State {
 
     /// What all costs of one decision have in common.
     fn terms(&self, request: &RouteRequest<'_>) -> Terms {
+        let group = self.groups.get(&request.model).copied().unwrap_or_default();
         Terms {
             now_s: request.now.as_secs_f64(),
-            alpha: 1.0 + SCARCITY_WEIGHT * self.scarcity,
+            alpha: 1.0 + SCARCITY_WEIGHT * group.scarcity,
             work_weight: WORK_WEIGHT / self.unit.0,
-            stream_s: STREAM_S + self.fleet.stream_s(),
-            in_flight_max: (SKEW_MAX * self.in_flight + SKEW_FREE) as u32,
-            service_s: self.fleet.service_s(),
-            seconds_per_token: self.fleet.seconds_per_token(),
+            stream_s: STREAM_S + group.fleet.stream_s(),
+            in_flight_max: (SKEW_MAX * group.in_flight + SKEW_FREE) as u32,
+            service_s: group.fleet.service_s(),
+            seconds_per_token: group.fleet.seconds_per_token(),
         }
     }
 
@@ -177,16 +200,17 @@ impl State {
             in_flight,
             streams_s: terms.stream_s * f64::from(in_flight),
             work_s: f64::from(pace.work) * terms.work_weight,
+            beyond_s: if in_flight > terms.in_flight_max { BEYOND_S } else { 0.0 },
         })
     }
 
-    /// The candidate of the least cost, how long the least busy would let a request wait, and how many are in flight.
+    /// The candidate of the least cost.
     fn cheapest(
         &self,
         terms: &Terms,
         prompt: &Prompt<'_>,
         candidates: Candidates<'_>,
-    ) -> Option<(usize, f64, u64)> {
+    ) -> Option<Choice> {
         let (mut least, mut best, mut idlest_s) = (f64::INFINITY, usize::MAX, f64::INFINITY);
         let mut in_flight = 0;
         let mut weigh = |index, candidate| {
@@ -194,8 +218,6 @@ impl State {
             let (sum, waiting_s) = (cost.sum(terms.alpha), cost.waiting_s);
             in_flight += u64::from(cost.in_flight);
             idlest_s = if waiting_s < idlest_s { waiting_s } else { idlest_s };
-            // Beyond the limit they compare among themselves, after all others.
-            let sum = if cost.in_flight > terms.in_flight_max { sum + BEYOND_S } else { sum };
             if sum < least {
                 (least, best) = (sum, index);
             }
@@ -207,7 +229,7 @@ impl State {
             all.filter(|(index, _)| candidates.is_left(*index))
                 .for_each(|(index, candidate)| weigh(index, candidate));
         }
-        (best != usize::MAX).then_some((best, idlest_s, in_flight))
+        (best != usize::MAX).then_some(Choice { index: best, idlest_s, in_flight })
     }
 
     /// `node` gets the request.
@@ -215,21 +237,37 @@ impl State {
         let prompt = &request.prompt;
         let at = node.ordinal as usize;
         let (pace, backend) = (&mut self.paces[at], &mut self.backends[at]);
-        let (now_s, tokens) = (request.now.as_secs_f64(), prompt.tokens_after(cost.cached));
-        let expected = backend.send(pace, node.ordinal, now_s, tokens, cost.prefill_s);
+        let sent = Sent {
+            ordinal: node.ordinal,
+            model: request.model,
+            now_s: request.now.as_secs_f64(),
+            tokens: prompt.tokens_after(cost.cached),
+        };
+        let expected = backend.send(pace, sent, cost.prefill_s);
         pace.work += (cost.prefill_s * self.unit.0) as f32;
         let stamp = backend.add(prompt.blocks.len() as u32, cost.cached);
         let backends = &self.backends;
         let is_fresh = |ordinal: u16, stamp| backends[usize::from(ordinal)].has(stamp);
         self.map.insert(prompt.blocks, node.ordinal as u16, stamp, is_fresh);
-        self.fleet.sent(cost.prefill_s);
         expected
     }
 
-    /// A decision was made among `count`, of whom the least busy would have let it wait `idlest_s`.
-    fn decided(&mut self, count: usize, idlest_s: f64) {
-        let busy = f64::from(u8::from(idlest_s > 0.0));
-        self.scarcity += (busy - self.scarcity) / SCARCITY_SPAN;
+    /// What is known of the backends of `model`.
+    fn group(&mut self, model: u64) -> &mut Group {
+        if self.groups.len() == GROUPS_MAX && !self.groups.contains_key(&model) {
+            // Models come and go; those that are there are known again soon.
+            self.groups.clear();
+        }
+        self.groups.entry(model).or_default()
+    }
+
+    /// A decision was made among `count` with so many in flight in all.
+    fn decided(&mut self, model: u64, count: usize, choice: &Choice, cost: &Cost) {
+        let group = self.group(model);
+        let busy = f64::from(u8::from(choice.idlest_s > 0.0));
+        group.scarcity += (busy - group.scarcity) / SCARCITY_SPAN;
+        group.in_flight = choice.in_flight as f64 / count as f64;
+        group.fleet.sent(cost.prefill_s);
         self.unit.0 *= 1.0 + 1.0 / (WORK_SPAN * count as f64);
         if self.unit.0 > UNIT_MAX {
             self.paces.iter_mut().for_each(|pace| pace.work /= self.unit.0 as f32);
@@ -250,14 +288,14 @@ impl Policy for Prefix {
         let state = &mut *self.state();
         state.prepare(&request.prompt, candidates.list);
         let terms = state.terms(request);
-        let (index, idlest_s, in_flight) = state.cheapest(&terms, &request.prompt, candidates)?;
-        let candidate = &candidates.list.candidates[index];
+        let choice = state.cheapest(&terms, &request.prompt, candidates)?;
+        let candidate = &candidates.list.candidates[choice.index];
         let cost = state.cost(&terms, &request.prompt, candidate)?;
         let expected = state.send(request, candidate, &cost);
-        state.in_flight = in_flight as f64 / candidates.count() as f64;
-        state.decided(candidates.count(), idlest_s);
+        state.decided(request.model, candidates.count(), &choice, &cost);
         let cached_tokens = request.prompt.tokens - request.prompt.tokens_after(cost.cached);
-        Some(Pick { index, expected: Some(expected), cached_tokens: Some(cached_tokens) })
+        let (index, expected) = (choice.index, Some(expected));
+        Some(Pick { index, expected, cached_tokens: Some(cached_tokens) })
     }
 
     fn opinions(&self, request: &RouteRequest<'_>, candidates: Candidates<'_>) -> Vec<Opinion> {
@@ -275,6 +313,7 @@ impl Policy for Prefix {
                 ("in_flight", f64::from(cost.in_flight)),
                 ("streams_s", cost.streams_s),
                 ("recent_work_s", cost.work_s),
+                ("in_flight_max", f64::from(terms.in_flight_max)),
             ];
             Some(Opinion { index, score: Some(cost.sum(terms.alpha)), reasons })
         };
@@ -285,13 +324,15 @@ impl Policy for Prefix {
         let state = &mut *self.state();
         let at = expected.ordinal as usize;
         if let Some(backend) = state.backends.get_mut(at) {
-            let pace = &mut state.paces[at];
-            backend.answered(pace, expected, now.as_secs_f64(), &mut state.fleet);
+            let (pace, now_s) = (&mut state.paces[at], now.as_secs_f64());
+            if let Some(group) = state.groups.get_mut(&expected.model) {
+                backend.answered(pace, expected, now_s, &mut group.fleet);
+            }
         }
     }
 
-    fn streamed(&self, seen: &StreamSeen) {
-        self.state().fleet.streamed(seen);
+    fn streamed(&self, model: u64, seen: &StreamSeen) {
+        self.state().group(model).fleet.streamed(seen);
     }
 
     fn abandoned(&self, expected: &Expected) {

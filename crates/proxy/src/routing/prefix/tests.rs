@@ -30,7 +30,7 @@ fn send(policy: &Prefix, list: &CandidateList, now_s: f64, blocks: &[u64]) -> Pi
     let tokens = blocks.len() as u32 * BLOCK_TOKENS;
     let prompt = Prompt { blocks, block_tokens: BLOCK_TOKENS, tokens };
     let now = Duration::from_secs_f64(now_s);
-    let request = RouteRequest { now, prompt, session: None };
+    let request = RouteRequest { now, prompt, ..RouteRequest::default() };
     policy.pick(&request, Candidates { list, tried: &[] }).expect("somebody")
 }
 
@@ -49,7 +49,7 @@ fn thinks(
     let tokens = blocks.len() as u32 * BLOCK_TOKENS;
     let prompt = Prompt { blocks, block_tokens: BLOCK_TOKENS, tokens };
     let now = Duration::from_secs_f64(now_s);
-    let request = RouteRequest { now, prompt, session: None };
+    let request = RouteRequest { now, prompt, ..RouteRequest::default() };
     let opinions = policy.opinions(&request, Candidates { list, tried: &[] });
     let reason = |name| opinions[index].reasons.iter().find(|reason| reason.0 == name);
     (reason("cached_tokens").expect("there").1, reason("waiting_s").expect("there").1)
@@ -219,7 +219,7 @@ fn teach(policy: &Prefix, slope_s: f64) {
     for round in 0..400 {
         let in_flight = f64::from(1 + round % 8);
         let seconds = 100.0 * (0.01 + slope_s * in_flight);
-        policy.streamed(&StreamSeen { tokens: 100, seconds, in_flight });
+        policy.streamed(0, &StreamSeen { tokens: 100, seconds, in_flight });
     }
 }
 
@@ -234,8 +234,8 @@ fn what_streams_cost_one_another_is_learned_from_streams() {
     }
     let policy = Prefix::default();
     for _ in 0..100 {
-        policy.streamed(&StreamSeen { tokens: 100, seconds: 9.0, in_flight: 4.0 });
-        policy.streamed(&StreamSeen { tokens: 0, seconds: 9.0, in_flight: 1.0 });
+        policy.streamed(0, &StreamSeen { tokens: 100, seconds: 9.0, in_flight: 4.0 });
+        policy.streamed(0, &StreamSeen { tokens: 0, seconds: 9.0, in_flight: 1.0 });
     }
     let stream_s = policy.state().terms(&RouteRequest::default()).stream_s;
     assert_eq!(stream_s, STREAM_S, "always four: who knows what one would have been");
@@ -274,6 +274,44 @@ fn nobody_has_far_more_in_flight_than_the_mean_whatever_is_cached_there() {
 }
 
 #[test]
+fn each_model_has_a_speed_of_its_own() {
+    let policy = Prefix::default();
+    let backends = list(2, 0);
+    let of = |index: usize| CandidateList::new([Arc::clone(&backends.candidates[index].node)]);
+    // One backend a model; the second is a hundred times slower, and its streams cost one another.
+    for (model, list, took_s) in [(1, of(0), 0.1), (2, of(1), 10.0)] {
+        for whose in 0..100u64 {
+            let blocks = conversation(whose + 1, 10);
+            let now_s = whose as f64 * 100.0;
+            let prompt = Prompt { blocks: &blocks, block_tokens: BLOCK_TOKENS, tokens: 1000 };
+            let now = Duration::from_secs_f64(now_s);
+            let request = RouteRequest { now, model, prompt, session: None };
+            let pick = policy.pick(&request, Candidates { list: &list, tried: &[] });
+            answered(&policy, &pick.expect("somebody"), now_s + took_s);
+        }
+    }
+    for round in 0..100 {
+        let in_flight = f64::from(1 + round % 8);
+        policy.streamed(2, &StreamSeen { tokens: 10, seconds: in_flight, in_flight });
+    }
+    let terms = |model| policy.state().terms(&RouteRequest { model, ..RouteRequest::default() });
+    let (fast, slow) = (terms(1), terms(2));
+    assert!((fast.seconds_per_token - 1e-4).abs() < 1e-5, "{}", fast.seconds_per_token);
+    assert!((slow.seconds_per_token - 1e-2).abs() < 1e-3, "{}", slow.seconds_per_token);
+    assert!(slow.stream_s > 0.5 && fast.stream_s == STREAM_S, "{}", slow.stream_s);
+}
+
+#[test]
+fn models_without_end_are_not_remembered() {
+    let (policy, list) = (Prefix::default(), list(1, 0));
+    for model in 0..10_000 {
+        let request = RouteRequest { model, ..RouteRequest::default() };
+        policy.pick(&request, Candidates { list: &list, tried: &[] }).expect("somebody");
+    }
+    assert!(policy.state().groups.len() <= GROUPS_MAX);
+}
+
+#[test]
 fn the_estimates_stay_numbers_for_years() {
     let (policy, list) = (Prefix::default(), list(3, 0));
     for round in 0..20_000u64 {
@@ -284,7 +322,7 @@ fn the_estimates_stay_numbers_for_years() {
     let state = policy.state();
     assert!(state.unit.0.is_finite() && state.unit.0 <= UNIT_MAX * 2.0);
     assert!(state.paces.iter().all(|pace| pace.work.is_finite()));
-    assert!(state.fleet.service_s() > 1e-9, "no number that is slow to multiply");
+    assert!(state.groups[&0].fleet.service_s() > 1e-9, "no number that is slow to multiply");
 }
 
 proptest! {
