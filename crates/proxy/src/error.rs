@@ -292,6 +292,52 @@ mod tests {
         assert!(body["error"]["message"].as_str().expect("text").contains("a\"b"));
     }
 
+    /// One of each, but for the keys', which have one code.
+    fn every() -> Vec<RequestError> {
+        let (model, limit) = (String::from("m"), 1);
+        let io = || std::io::Error::other("lost");
+        let upstream = [
+            UpstreamError::ConnectRefused,
+            UpstreamError::ConnectTimeout,
+            UpstreamError::Connect(io()),
+            UpstreamError::FirstByteTimeout,
+            UpstreamError::IdleTimeout,
+        ];
+        let own = [
+            RequestError::MalformedHeader,
+            RequestError::MissingKey,
+            RequestError::Key(Refusal::Unknown),
+            RequestError::ModelNotAllowed { model: model.clone() },
+            RequestError::ReadTimeout,
+            RequestError::UpgradeRequested,
+            RequestError::InternalHeader { name: String::new() },
+            RequestError::ExplanationRefused,
+            RequestError::UnknownPath,
+            RequestError::MethodNotAllowed { allow: "POST" },
+            RequestError::BodyTooLarge { limit },
+            RequestError::BodiesExhausted { limit },
+            RequestError::RequestsExhausted { limit: 1 },
+            RequestError::MalformedJson { detail: String::new() },
+            RequestError::MissingParameter { param: "model" },
+            RequestError::WrongType { param: "model", expected: "a string" },
+            RequestError::UnknownModel { model: model.clone() },
+            RequestError::NoBackends,
+            RequestError::ModelUnavailable { model },
+        ];
+        own.into_iter().chain(upstream.map(RequestError::from)).collect()
+    }
+
+    #[test]
+    fn every_code_is_documented_under_its_status() {
+        let page = include_str!("../../backend/src/openai/reference.md");
+        for error in every() {
+            let row = format!("| {}", error.status().as_u16());
+            let rows = page.lines().filter(|line| line.starts_with(&row));
+            let code = format!("`{}`", error.code());
+            assert!(rows.clone().any(|row| row.contains(&code)), "{code} under {row}");
+        }
+    }
+
     #[test]
     fn only_missing_capacity_asks_to_wait() {
         assert!(RequestError::NoBackends.retry_after_s().is_some());
