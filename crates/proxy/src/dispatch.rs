@@ -13,6 +13,7 @@ use crate::{
     error::RequestError,
     metrics::ProxyMetrics,
     prompt::{self, PromptHashes},
+    retry::{Budget, Outliers},
     routing::{Candidates, Fleet, Opinion, Policy, Prompt, RouteRequest, Ticket},
     upstream::{
         Connection, Incarnation, NodeFields, OutgoingRequest, Pool, Response, Retry, UpstreamError,
@@ -62,7 +63,18 @@ pub(crate) struct Dispatcher {
     connect: Duration,
     first_byte: Duration,
     retry: ProxyRetry,
+    budget: Budget,
+    outliers: Outliers,
     metrics: Arc<ProxyMetrics>,
+}
+
+/// One of those that could be asked.
+pub(crate) struct Explained {
+    pub(crate) node: Arc<NodeView>,
+    /// What the policy thinks of it.
+    pub(crate) opinion: Opinion,
+    /// It is left alone now, for it failed requests.
+    pub(crate) is_ejected: bool,
 }
 
 /// An answer that has begun, and the node that gives it.
@@ -98,6 +110,8 @@ impl Dispatcher {
             connect: Duration::from_millis(config.timeouts.connect_ms),
             first_byte: Duration::from_millis(config.timeouts.first_byte_ms),
             retry: config.retry.clone(),
+            budget: Budget::new(config.retry.budget),
+            outliers: Outliers::new(&config.retry),
             metrics,
         }
     }
@@ -113,15 +127,17 @@ impl Dispatcher {
     }
 
     /// What the policy thinks of everyone who could be asked, and who they are.
-    pub(crate) fn opinions(
-        &self,
-        keys: &RouteKeys,
-    ) -> Result<Vec<(Arc<NodeView>, Opinion)>, RequestError> {
+    pub(crate) fn opinions(&self, keys: &RouteKeys) -> Result<Vec<Explained>, RequestError> {
         let list = candidates(&self.members(), &keys.model)?;
+        let ejected = self.outliers.ejected(self.now(), &list);
         let candidates = Candidates { list: &list, tried: &[] };
         let opinions = self.policy.opinions(&keys.request(self.now()), candidates);
-        let node = |index: usize| Arc::clone(&list.candidates[index].node);
-        Ok(opinions.into_iter().map(|opinion| (node(opinion.index), opinion)).collect())
+        let explained = |opinion: Opinion| Explained {
+            node: Arc::clone(&list.candidates[opinion.index].node),
+            is_ejected: ejected.contains(&opinion.index),
+            opinion,
+        };
+        Ok(opinions.into_iter().map(explained).collect())
     }
 
     /// Sends `outgoing` to a backend that serves the model, and others after it where that is safe,
@@ -135,6 +151,10 @@ impl Dispatcher {
         let members = self.members();
         self.pool.retain(&members);
         let (list, mut tried) = (candidates(&members, &keys.model)?, Vec::new());
+        // Those that are left alone: asked if all others have failed.
+        let mut ejected = self.outliers.ejected(self.now(), &list);
+        tried.extend(&ejected);
+        self.budget.earn();
         let mut unanswered = 0;
         // Somebody is left: there was at first, and the last candidate's failure is final.
         loop {
@@ -165,9 +185,17 @@ impl Dispatcher {
                 Retry::Replay => outgoing.replayable && unanswered <= self.retry.replays_max,
                 Retry::No => false,
             };
+            if tried.len() == list.candidates.len() {
+                tried.retain(|index| !ejected.contains(index));
+                ejected.clear();
+            }
             let is_last = tried.len() == list.candidates.len();
             if !safe || is_last || attempts.count as usize == self.retry.attempts_max {
                 return Err(error.into());
+            }
+            if !self.budget.spend(self.now()) {
+                self.metrics.budget_spent.inc();
+                return Err(RequestError::BudgetSpent(error));
             }
             self.metrics.retries.inc();
         }
@@ -176,6 +204,7 @@ impl Dispatcher {
 
     /// Keeps the connection of a finished answer.
     pub(crate) fn release(&self, answer: Answer) {
+        self.outliers.answered(Incarnation::from(&**answer.attempt.node()));
         if let Some(connection) = answer.response.into_connection() {
             self.pool.put(Incarnation::from(&**answer.attempt.node()), connection);
         }
@@ -227,6 +256,11 @@ impl Dispatcher {
         let node = attempt.node();
         tracing::warn!(backend = %node.id, address = %node.address, %error, "backend failed a request");
         self.metrics.upstream_error(error.kind());
+        if let Some(time) = self.outliers.failed(self.now(), Incarnation::from(&**node), error) {
+            self.metrics.ejections.inc();
+            let for_ms = time.as_millis() as u64;
+            tracing::warn!(backend = %node.id, for_ms, "backend left alone: it failed requests in a row");
+        }
     }
 }
 

@@ -12,7 +12,7 @@
 
 use crate::{
     error::{Interruption, RequestError},
-    headers::REQUEST_ID,
+    headers::{REQUEST_ID, SHOULD_RETRY},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
@@ -218,7 +218,10 @@ impl Client {
         let challenge = error
             .challenge()
             .map(|challenge| (header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge)));
-        headers.extend(retry_after.into_iter().chain(allow).chain(challenge));
+        let should_retry =
+            error.should_retry().map(|told| (SHOULD_RETRY.clone(), HeaderValue::from_static(told)));
+        let all = retry_after.into_iter().chain(allow).chain(challenge).chain(should_retry);
+        headers.extend(all);
         self.answer_json(error.status(), headers, error.body()).await
     }
 

@@ -58,6 +58,8 @@ pub(crate) enum RequestError {
     ModelUnavailable { model: String },
     #[error("upstream: {0}")]
     Upstream(#[from] UpstreamError),
+    #[error("upstream: {0}; nobody else was asked, proxy.retry.budget is spent")]
+    BudgetSpent(#[source] UpstreamError),
 }
 
 /// OpenAI's error object.
@@ -97,15 +99,15 @@ impl RequestError {
             | Self::NoBackends
             | Self::ModelUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             // Nobody has seen the request: what is missing is capacity, and a retry is safe.
-            Self::Upstream(
+            Self::Upstream(error) | Self::BudgetSpent(error) => match error {
                 UpstreamError::ConnectRefused
                 | UpstreamError::ConnectTimeout
-                | UpstreamError::Connect(_),
-            ) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Upstream(UpstreamError::FirstByteTimeout | UpstreamError::IdleTimeout) => {
-                StatusCode::GATEWAY_TIMEOUT
-            }
-            Self::Upstream(_) => StatusCode::BAD_GATEWAY,
+                | UpstreamError::Connect(_) => StatusCode::SERVICE_UNAVAILABLE,
+                UpstreamError::FirstByteTimeout | UpstreamError::IdleTimeout => {
+                    StatusCode::GATEWAY_TIMEOUT
+                }
+                _ => StatusCode::BAD_GATEWAY,
+            },
         }
     }
 
@@ -129,7 +131,7 @@ impl RequestError {
             Self::UnknownModel { .. } | Self::ModelNotAllowed { .. } => "model_not_found",
             Self::NoBackends => "no_backends",
             Self::ModelUnavailable { .. } => "model_unavailable",
-            Self::Upstream(error) => error.code(),
+            Self::Upstream(error) | Self::BudgetSpent(error) => error.code(),
         }
     }
 
@@ -190,7 +192,7 @@ impl RequestError {
             Self::ModelUnavailable { model } => {
                 format!("The model '{model}' takes no requests at the moment; try again shortly.")
             }
-            Self::Upstream(error) => error.message().into(),
+            Self::Upstream(error) | Self::BudgetSpent(error) => error.message().into(),
         }
     }
 
@@ -202,6 +204,12 @@ impl RequestError {
     /// For the `retry-after` header, in seconds, where capacity is what is missing.
     pub(crate) fn retry_after_s(&self) -> Option<u32> {
         (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_S)
+    }
+
+    /// For the `x-should-retry` header, which OpenAI's clients obey: a fleet that fails is not helped by being asked
+    /// again.
+    pub(crate) fn should_retry(&self) -> Option<&'static str> {
+        matches!(self, Self::BudgetSpent(_)).then_some("false")
     }
 
     /// For the `www-authenticate` header (RFC 6750 §3).
@@ -324,7 +332,8 @@ mod tests {
             RequestError::NoBackends,
             RequestError::ModelUnavailable { model },
         ];
-        own.into_iter().chain(upstream.map(RequestError::from)).collect()
+        let spent = RequestError::BudgetSpent(UpstreamError::Lost(io()));
+        own.into_iter().chain(upstream.map(RequestError::from)).chain([spent]).collect()
     }
 
     #[test]

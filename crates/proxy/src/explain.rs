@@ -1,23 +1,22 @@
 //! What routing would do with a request, and why, instead of doing it.
 
-use crate::dispatch::RouteKeys;
-use crate::routing::Opinion;
+use crate::dispatch::{Explained, RouteKeys};
 use bytes::Bytes;
-use inferno_shared::{config::RoutingPolicy, membership::NodeView};
+use inferno_shared::config::RoutingPolicy;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 
 /// The answer: who could be asked, the best first, with what the policy makes of each.
 pub(crate) fn answer(
     policy: RoutingPolicy,
     keys: &RouteKeys,
-    mut opinions: Vec<(Arc<NodeView>, Opinion)>,
+    mut candidates: Vec<Explained>,
 ) -> Bytes {
-    let score = |opinion: &Opinion| opinion.score.unwrap_or(f64::INFINITY);
+    let score = |one: &Explained| one.opinion.score.unwrap_or(f64::INFINITY);
     // A stable order: where there are no scores, that of the ids.
-    opinions.sort_by(|(_, one), (_, other)| score(one).total_cmp(&score(other)));
-    let candidates: Vec<Value> =
-        opinions.iter().map(|(node, opinion)| candidate(node, opinion)).collect();
+    candidates.sort_by(|one, other| {
+        one.is_ejected.cmp(&other.is_ejected).then(score(one).total_cmp(&score(other)))
+    });
+    let candidates: Vec<Value> = candidates.iter().map(candidate).collect();
     json!({
         "object": "routing.explanation",
         "model": keys.model,
@@ -31,11 +30,13 @@ pub(crate) fn answer(
     .into()
 }
 
-fn candidate(node: &NodeView, opinion: &Opinion) -> Value {
+fn candidate(one: &Explained) -> Value {
+    let Explained { node, opinion, is_ejected } = one;
     let reasons = opinion.reasons.iter().map(|&(name, value)| (name.to_owned(), rounded(value)));
     json!({
         "id": node.id,
         "state": node.state.as_str(),
+        "ejected": is_ejected,
         "score": opinion.score.map(rounded),
         "reasons": reasons.collect::<Map<_, _>>(),
     })

@@ -13,6 +13,8 @@ pub(crate) const TENANT: &str = "x-inferno-tenant";
 pub(crate) const PRIORITY: &str = "x-inferno-priority";
 /// From a client that may: tell what routing would do, and why.
 pub(crate) static EXPLAIN: HeaderName = HeaderName::from_static("x-inferno-explain");
+/// Tells a client whether asking again may help.
+pub(crate) static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// Names a request in every log it passes.
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Header fields between proxy and backend. A client may neither send nor see them.

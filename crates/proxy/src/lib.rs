@@ -28,6 +28,7 @@ mod metrics;
 mod models;
 pub mod prompt;
 mod relay;
+mod retry;
 mod route;
 pub mod routing;
 mod run;

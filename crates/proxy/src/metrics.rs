@@ -76,6 +76,22 @@ const ATTEMPTS: Metric = Metric {
     help: "Requests sent to backends, each as often as it was sent.",
 };
 
+const EJECTIONS: Metric = Metric {
+    name: "inferno_proxy_ejections_total",
+    kind: Kind::Counter,
+    labels: &[],
+    unit: "ejections",
+    help: "Times that a backend was left alone for failing requests in a row.",
+};
+
+const BUDGET_SPENT: Metric = Metric {
+    name: "inferno_proxy_retry_budget_spent_total",
+    kind: Kind::Counter,
+    labels: &[],
+    unit: "requests",
+    help: "Requests that another backend was not asked for, because proxy.retry.budget was spent.",
+};
+
 const PROMPT_TOKENS: Metric = Metric {
     name: "inferno_proxy_routed_tokens_total",
     kind: Kind::Counter,
@@ -134,6 +150,8 @@ pub const METRICS: &[Metric] = &[
     BACKEND_IN_FLIGHT,
     ATTEMPTS,
     RETRIES,
+    BUDGET_SPENT,
+    EJECTIONS,
     PROMPT_TOKENS,
     CACHED_TOKENS,
     CONNECTIONS_REFUSED,
@@ -152,6 +170,10 @@ pub(crate) struct ProxyMetrics {
     own_time: HistogramVec,
     /// Requests sent to backends.
     pub(crate) attempts: IntCounter,
+    /// Backends left alone.
+    pub(crate) ejections: IntCounter,
+    /// Retries that there was no budget for.
+    pub(crate) budget_spent: IntCounter,
     /// Tokens of prompts that were routed by them, and those believed to be cached.
     pub(crate) routed_tokens: IntCounter,
     pub(crate) routed_cached_tokens: IntCounter,
@@ -180,6 +202,8 @@ impl ProxyMetrics {
             inter_token: registry.histograms(INTER_TOKEN)?,
             own_time: registry.histograms(OWN_TIME)?,
             attempts: registry.counter(ATTEMPTS)?,
+            ejections: registry.counter(EJECTIONS)?,
+            budget_spent: registry.counter(BUDGET_SPENT)?,
             routed_tokens: registry.counter(PROMPT_TOKENS)?,
             routed_cached_tokens: registry.counter(CACHED_TOKENS)?,
             upstream_errors: registry.counters(UPSTREAM_ERRORS)?,

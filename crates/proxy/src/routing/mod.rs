@@ -205,4 +205,4 @@ impl Fleet for Registry {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

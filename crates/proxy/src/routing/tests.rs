@@ -20,7 +20,7 @@ const EVERY: [RoutingPolicy; 6] = [
 ];
 
 /// A node that serves `m`.
-pub(super) fn node(index: usize, reported: ReportedLoad) -> NodeView {
+pub(crate) fn node(index: usize, reported: ReportedLoad) -> NodeView {
     let address: std::net::SocketAddr = ([127, 0, 0, 1], 1).into();
     NodeView {
         id: format!("n{index}"),

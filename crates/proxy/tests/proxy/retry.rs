@@ -246,3 +246,141 @@ async fn a_backend_may_refuse_before_it_has_read_everything() {
     let answer = answered.await.unwrap();
     assert_eq!((answer.status(), answer.headers["retry-after"].as_str()), (429, "7"));
 }
+
+/// `requests` one after another; who answers with `answer` is `good`, `bad` takes them and dies. How often each was asked.
+async fn asked(proxy: &Proxy, bad: &Backend, good: &Backend, requests: usize) -> [usize; 2] {
+    let mut asked = [0; 2];
+    let mut clients = Vec::new();
+    for _ in 0..requests {
+        let mut client = proxy.send(chat("").as_bytes()).await;
+        loop {
+            tokio::select! {
+                died = bad.receive() => {
+                    drop(died);
+                    asked[0] += 1;
+                }
+                (mut upstream, _) = good.receive() => {
+                    asked[1] += 1;
+                    upstream.say(ok("{}").replace("content-type", "connection: close\r\ncontent-type")).await;
+                    break;
+                }
+            }
+        }
+        assert_eq!(client.message().await.status(), 200);
+        proxy.settled().await;
+        clients.push(client);
+    }
+    asked
+}
+
+#[tokio::test]
+async fn a_backend_that_fails_requests_in_a_row_is_left_alone() {
+    let (bad, good) = (Backend::start("bad").await, Backend::start("good").await);
+    let retry = ProxyRetry { ejection_ms: 60_000, ..ProxyRetry::default() };
+    let proxy = in_turn_with(retry, vec![Arc::clone(&bad.node), Arc::clone(&good.node)]);
+    assert_eq!(asked(&proxy, &bad, &good, 20).await, [3, 20], "three failures, and no more");
+    let text = proxy.metrics_text();
+    assert!(text.contains("inferno_proxy_ejections_total 1\n"), "{text}");
+    assert!(text.contains("inferno_proxy_attempts_total 23\n"), "{text}");
+    let request = chat("").replacen("host:", "x-inferno-explain: 1\r\nhost:", 1);
+    let explanation = proxy.send(request.as_bytes()).await.message().await.json();
+    let candidates = explanation["candidates"].as_array().unwrap();
+    let told: Vec<_> = candidates.iter().map(|one| (&one["id"], &one["ejected"])).collect();
+    assert_eq!(told, [(&"good".into(), &false.into()), (&"bad".into(), &true.into())]);
+    // Better one that failed than nobody.
+    proxy.members.set(vec![Arc::clone(&bad.node), absent("gone").await]);
+    let mut client = proxy.send(chat("").as_bytes()).await;
+    let (mut upstream, _) = bad.receive().await;
+    upstream.say(ok("{}")).await;
+    assert_eq!(client.message().await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_backend_that_was_left_alone_is_tried_again_and_trusted_when_it_answers() {
+    let (bad, good) = (Backend::start("bad").await, Backend::start("good").await);
+    let retry = ProxyRetry { ejection_ms: 1, ..ProxyRetry::default() };
+    let proxy = in_turn_with(retry, vec![Arc::clone(&bad.node), Arc::clone(&good.node)]);
+    assert_eq!(asked(&proxy, &bad, &good, 5).await[0], 3);
+    // Its time is over at once: the next in turn is it again, and it has recovered.
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let recovered = asked(&proxy, &good, &bad, 1).await;
+    assert_eq!(recovered[1], 1);
+    let text = proxy.metrics_text();
+    assert!(text.contains("inferno_proxy_ejections_total 1\n"), "{text}");
+}
+
+/// Complaint 4 about others: 4xx, 429 and 503 opened the breaker (sglang#25811).
+#[tokio::test]
+async fn a_refusal_breaks_nobody() {
+    let (busy, other) = (Backend::start("busy").await, Backend::start("other").await);
+    let proxy = in_turn(vec![Arc::clone(&busy.node), Arc::clone(&other.node)]);
+    for status in
+        ["429 Too Many Requests", "503 Service Unavailable", "400 Bad Request", "500 Oops"]
+    {
+        let mut by_busy = 0;
+        for _ in 0..8 {
+            let mut client = proxy.send(chat("").as_bytes()).await;
+            let (mut upstream, is_busy) = tokio::select! {
+                (upstream, _) = busy.receive() => (upstream, true),
+                (upstream, _) = other.receive() => (upstream, false),
+            };
+            let answer = ok("{}").replace("content-type", "connection: close\r\ncontent-type");
+            upstream.say(if is_busy { answer.replace("200 OK", status) } else { answer }).await;
+            client.message().await;
+            proxy.settled().await;
+            by_busy += usize::from(is_busy);
+        }
+        assert_eq!(by_busy, 4, "it is asked in its turn after {status}");
+    }
+    let text = proxy.metrics_text();
+    assert!(text.contains("inferno_proxy_ejections_total 0\n"), "{text}");
+    assert!(text.contains("inferno_proxy_retries_total 0\n"), "{text}");
+}
+
+/// Complaint 10 about others: retries multiply (litellm#19985).
+#[tokio::test]
+async fn retries_end_with_their_budget_and_the_client_is_told_not_to_ask_again() {
+    let (gone, backend) = (absent("gone").await, Backend::start("b").await);
+    let retry = ProxyRetry { budget: 0.0, ..ProxyRetry::default() };
+    let proxy = in_turn_with(retry, vec![gone, Arc::clone(&backend.node)]);
+    let began = std::time::Instant::now();
+    let serving = tokio::spawn(async move {
+        loop {
+            let (mut upstream, _) = backend.receive().await;
+            upstream
+                .say(ok("{}").replace("content-type", "connection: close\r\ncontent-type"))
+                .await;
+        }
+    });
+    let mut told = 0;
+    for _ in 0..200 {
+        let answer = proxy.send(chat("").as_bytes()).await.message().await;
+        let should_retry = answer.headers.get("x-should-retry").map(String::as_str);
+        match answer.status() {
+            200 => assert_eq!(should_retry, None),
+            503 => {
+                assert_eq!(
+                    (should_retry, answer.code().as_str()),
+                    (Some("false"), "backend_unreachable")
+                );
+                told += 1;
+            }
+            status => panic!("{status}"),
+        }
+    }
+    serving.abort();
+    let text = proxy.metrics_text();
+    let value = |series: &str| -> usize {
+        let line = text.lines().find(|line| line.starts_with(series)).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    // Ten retries are there at first, and ten a second.
+    let free = 10 + (10.0 * began.elapsed().as_secs_f64()) as usize + 1;
+    let retries = value("inferno_proxy_retries_total");
+    let refused = value("inferno_proxy_upstream_errors_total{kind=\"connect_refused\"}");
+    assert!(
+        (10..=free).contains(&retries) && told > 0,
+        "{retries} retries, {free} free, {told} told"
+    );
+    assert_eq!((told, told + retries), (value("inferno_proxy_retry_budget_spent_total"), refused));
+}

@@ -268,6 +268,23 @@ pub const KEYS: &[Key] = &[
          begun on it. Within attempts_max; only for endpoints that are known to be safe to repeat.",
     ),
     key(
+        "proxy.retry.budget",
+        Ratio,
+        "Retries that each request earns: 0.2 lets a fifth of the requests be sent to another backend. \
+         Beyond that 10 a second are free; then the first failure is the answer, with x-should-retry: false.",
+    ),
+    key(
+        "proxy.retry.eject_after",
+        Count(ANY),
+        "Failures in a row (no connection, no answer, one that broke off or stalled; never a status) after which \
+         a backend is left alone for a while, at most half of them at a time; 0: never.",
+    ),
+    key(
+        "proxy.retry.ejection_ms",
+        Milliseconds(AT_LEAST_1),
+        "For how long at first; doubled each time, up to a minute.",
+    ),
+    key(
         "proxy.keys_file",
         Path,
         "The API keys that clients need, one of which each request must then bring; `inferno key` makes \

@@ -238,6 +238,12 @@ pub struct ProxyRetry {
     pub attempts_max: usize,
     /// Backends asked after one that took the request and died without an answer.
     pub replays_max: usize,
+    /// Retries that each request earns.
+    pub budget: f64,
+    /// Failures in a row before a backend is left alone; 0: never.
+    pub eject_after: usize,
+    /// For how long at first.
+    pub ejection_ms: u64,
 }
 
 /// `proxy.tls.*`
@@ -414,7 +420,7 @@ impl Default for ProxyLimits {
 
 impl Default for ProxyRetry {
     fn default() -> Self {
-        Self { attempts_max: 4, replays_max: 1 }
+        Self { attempts_max: 4, replays_max: 1, budget: 0.2, eject_after: 3, ejection_ms: 1000 }
     }
 }
 
