@@ -273,6 +273,17 @@ async fn asked(proxy: &Proxy, bad: &Backend, good: &Backend, requests: usize) ->
     asked
 }
 
+/// Who could be asked, the best first, and whether it is left alone.
+async fn explained(proxy: &Proxy) -> Vec<(String, bool)> {
+    let request = chat("").replacen("host:", "x-inferno-explain: 1\r\nhost:", 1);
+    let explanation = proxy.send(request.as_bytes()).await.message().await.json();
+    let candidates = explanation["candidates"].as_array().unwrap().iter();
+    let told = |one: &serde_json::Value| {
+        (one["id"].as_str().unwrap().to_owned(), one["ejected"].as_bool().unwrap())
+    };
+    candidates.map(told).collect()
+}
+
 #[tokio::test]
 async fn a_backend_that_fails_requests_in_a_row_is_left_alone() {
     let (bad, good) = (Backend::start("bad").await, Backend::start("good").await);
@@ -282,11 +293,7 @@ async fn a_backend_that_fails_requests_in_a_row_is_left_alone() {
     let text = proxy.metrics_text();
     assert!(text.contains("inferno_proxy_ejections_total 1\n"), "{text}");
     assert!(text.contains("inferno_proxy_attempts_total 23\n"), "{text}");
-    let request = chat("").replacen("host:", "x-inferno-explain: 1\r\nhost:", 1);
-    let explanation = proxy.send(request.as_bytes()).await.message().await.json();
-    let candidates = explanation["candidates"].as_array().unwrap();
-    let told: Vec<_> = candidates.iter().map(|one| (&one["id"], &one["ejected"])).collect();
-    assert_eq!(told, [(&"good".into(), &false.into()), (&"bad".into(), &true.into())]);
+    assert_eq!(explained(&proxy).await, [("good".into(), false), ("bad".into(), true)]);
     // Better one that failed than nobody.
     proxy.members.set(vec![Arc::clone(&bad.node), absent("gone").await]);
     let mut client = proxy.send(chat("").as_bytes()).await;
@@ -298,13 +305,13 @@ async fn a_backend_that_fails_requests_in_a_row_is_left_alone() {
 #[tokio::test]
 async fn a_backend_that_was_left_alone_is_tried_again_and_trusted_when_it_answers() {
     let (bad, good) = (Backend::start("bad").await, Backend::start("good").await);
-    let retry = ProxyRetry { ejection_ms: 1, ..ProxyRetry::default() };
+    let retry = ProxyRetry { ejection_ms: 50, ..ProxyRetry::default() };
     let proxy = in_turn_with(retry, vec![Arc::clone(&bad.node), Arc::clone(&good.node)]);
-    assert_eq!(asked(&proxy, &bad, &good, 5).await[0], 3);
-    // Its time is over at once: the next in turn is it again, and it has recovered.
-    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    let recovered = asked(&proxy, &good, &bad, 1).await;
-    assert_eq!(recovered[1], 1);
+    assert_eq!(asked(&proxy, &bad, &good, 3).await, [3, 3]);
+    let is_ejected = || async { explained(&proxy).await.contains(&("bad".into(), true)) };
+    within("its return", async { while is_ejected().await {} }).await;
+    // Now it answers, and it is its turn.
+    assert_eq!(asked(&proxy, &good, &bad, 1).await, [0, 1]);
     let text = proxy.metrics_text();
     assert!(text.contains("inferno_proxy_ejections_total 1\n"), "{text}");
 }

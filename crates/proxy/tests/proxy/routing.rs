@@ -110,8 +110,8 @@ async fn tools_come_before_messages() {
 #[tokio::test]
 async fn what_waits_is_known_until_the_first_token_came() {
     let (proxy, backends) = three(RoutingPolicy::Prefix).await;
-    // 30,000 tokens: several seconds, as long as nothing else is known.
-    let long = turns(&["word"; 60], r#","stream":true"#);
+    // 90,000 tokens: many seconds, as long as nothing else is known.
+    let long = turns(&["word"; 180], r#","stream":true"#);
     let mut client = proxy.send(post(CHAT, &long).as_bytes()).await;
     let (index, mut upstream, _) = next(&backends).await;
     let id = ["a", "b", "c"][index];
