@@ -7,6 +7,7 @@
 //!   `proxy.retry.replays_max` others: few, for a request that kills backends must not go round the
 //!   fleet.
 //! - Whoever has answered a byte, or is merely slow, is not overtaken.
+//! - All retries together have a budget, and who fails in a row is left alone for a while ([`crate::retry`]).
 
 use crate::{
     attempt::{Attempt, Attempts},

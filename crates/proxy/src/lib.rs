@@ -5,7 +5,8 @@
 //! `ProxyHttp` is not used, because routing by the model in a body needs the whole body, of any size.
 //!
 //! It is *not* where backends register (that is `inferno_shared`, on the operations port), and it
-//! keeps no state that a restart would miss: who serves what is read from the membership's snapshot.
+//! keeps no state that a restart would miss, but what routing remembers of prompts: who serves what is
+//! read from the membership's snapshot.
 //! It runs no inference, and it rewrites neither requests nor answers.
 
 #![forbid(unsafe_code)]

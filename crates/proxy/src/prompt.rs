@@ -42,8 +42,8 @@ impl PromptHashes {
         let (whole, rest) = first.as_chunks::<BLOCK_BYTES>();
         let mut hash = seed;
         let mut add = |hash: &mut u64, block: &[u8]| {
-            *hash = xxh3_64_with_seed(block, *hash).max(1);
             if blocks.len() < BLOCKS_MAX {
+                *hash = xxh3_64_with_seed(block, *hash).max(1);
                 blocks.push(*hash);
             }
         };
