@@ -248,6 +248,7 @@ impl Gateway {
         let is_stream = is_event_stream(&head.headers);
         let length = if is_stream { None } else { head.body.known_length() };
         exchange.answered(head.status);
+        let is_computed = head.status.is_success();
         exchange.line.stream = is_stream;
         let passing = headers::to_client(&head.headers, &exchange.request_id);
         client.begin(head.status, passing, length).await?;
@@ -277,7 +278,10 @@ impl Gateway {
             }
             relayed
         } else {
-            answer.ticket.unobserved();
+            // What was refused is computed by nobody: dropped, the ticket says so.
+            if is_computed {
+                answer.ticket.unobserved();
+            }
             relay::body(client, &mut answer.response, patience, sent).await
         };
         if let Err(Interruption::Truncated(error) | Interruption::Told(error)) = &relayed {

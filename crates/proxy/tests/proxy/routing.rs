@@ -144,6 +144,18 @@ async fn a_client_that_leaves_waits_no_more() {
 }
 
 #[tokio::test]
+async fn what_a_backend_refused_does_not_wait_there() {
+    let (proxy, backends) = three(RoutingPolicy::Prefix).await;
+    let mut client = proxy.send(post(CHAT, &turns(&["word"; 180], "")).as_bytes()).await;
+    let (index, mut upstream, _) = next(&backends).await;
+    upstream.say(ok("{}").replace("200 OK", "503 Service Unavailable")).await;
+    assert_eq!(client.message().await.status(), 503);
+    proxy.settled().await;
+    let waiting = explained(&proxy, &turns(&["x"], "")).await;
+    assert_eq!(reason(&waiting, ["a", "b", "c"][index], "waiting_s"), 0.0, "{waiting}");
+}
+
+#[tokio::test]
 async fn a_session_is_named_by_a_header_or_by_the_body() {
     let (proxy, backends) = three(RoutingPolicy::Session).await;
     for (header, more) in [
