@@ -5,7 +5,7 @@
 //! the [`std::fmt::Display`] text, which names the cause. A `code` is part of the API: clients
 //! branch on it, so codes are added and never reworded.
 
-use crate::{keys::Refusal, upstream::UpstreamError};
+use crate::{headers::EXPLAIN, keys::Refusal, upstream::UpstreamError};
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
@@ -158,6 +158,9 @@ impl RequestError {
             Self::Key(Refusal::Revoked(_)) => "The API key has been revoked.".into(),
             Self::ReadTimeout => "The request was not received in time.".into(),
             Self::UpgradeRequested => "Protocol upgrades are not supported here.".into(),
+            Self::InternalHeader { name } if EXPLAIN == *name.as_str() => {
+                format!("The header {name} takes 1 and nothing else.")
+            }
             Self::InternalHeader { name } => format!("The header {name} is reserved."),
             Self::ExplanationRefused => {
                 "Routing is explained to API keys made with --explain, and to anyone only where the proxy listens \

@@ -267,6 +267,7 @@ async fn only_who_may_have_it_explained() {
     assert_eq!((refused.status(), refused.code().as_str()), (403, "explanation_refused"));
     let wrong = ask(may.expose(), "yes").await;
     assert_eq!((wrong.status(), wrong.code().as_str()), (400, "internal_header"));
+    assert!(String::from_utf8_lossy(&wrong.body).contains("takes 1 and nothing else"));
     // What would be said of a request is said of an explanation too.
     let request = |body| {
         with_header(
