@@ -1,6 +1,7 @@
 //! One request's journey, top to bottom.
 
 use crate::{
+    admission::{Admission, Lobby, Need, UsageReader, Visit},
     auth::Caller,
     body::Bodies,
     dispatch::{Answer, Dispatcher, RouteKeys},
@@ -43,6 +44,8 @@ pub(crate) struct Gateway {
     keys: Option<Arc<Keys>>,
     bodies: Bodies,
     requests: Requests,
+    admission: Arc<Admission>,
+    answer_tokens_assumed: u64,
     dispatcher: Dispatcher,
     policy: RoutingPolicy,
     session_header: HeaderName,
@@ -60,14 +63,20 @@ impl Gateway {
         config: &ProxyConfig,
         keys: Option<Arc<Keys>>,
         fleet: Arc<dyn Fleet>,
+        lobby: Lobby,
         metrics: Arc<ProxyMetrics>,
         drain: Arc<Drain>,
     ) -> Self {
         let policy = routing::policy(config.routing.policy);
+        let (limits, key_limits) = (&config.limits, &config.key_limits);
+        let admission =
+            Admission::start(lobby, Arc::clone(&fleet), limits, key_limits, Arc::clone(&metrics));
         Self {
             keys,
             bodies: Bodies::new(config),
-            requests: Requests::new(&config.limits),
+            requests: Requests::new(limits),
+            admission,
+            answer_tokens_assumed: limits.answer_tokens_assumed,
             dispatcher: Dispatcher::new(fleet, policy, config, Arc::clone(&metrics)),
             policy: config.routing.policy,
             explains_to_anyone: config.listen.ip().is_loopback(),
@@ -153,8 +162,9 @@ impl Gateway {
         if headers::wants_explanation(&client.header().headers)? {
             return self.explain(client, exchange, &caller).await;
         }
-        let mut answer = self.find_answer(client, exchange, &caller).await?;
-        self.pass_on(client, exchange, &mut answer).await?;
+        let mut visit = self.admission.enter(&caller)?;
+        let mut answer = self.find_answer(client, exchange, &caller, &mut visit).await?;
+        self.pass_on(client, exchange, &mut answer, &mut visit).await?;
         self.dispatcher.release(answer);
         Ok(())
     }
@@ -166,6 +176,7 @@ impl Gateway {
         client: &mut Client,
         exchange: &mut Exchange,
         caller: &Caller,
+        visit: &mut Visit<'_>,
     ) -> Result<Answer, Interruption> {
         let body = self.bodies.read(client).await?;
         let came = Instant::now();
@@ -174,6 +185,19 @@ impl Gateway {
             // Somebody serves it: it is no word of the client's own.
             exchange.line.model = Some(keys.model.clone());
         }
+        visit.reserve(keys.need)?;
+        let waited = if exchange.route.takes_a_place() {
+            let placed = pin!(visit.wait(&keys.model, caller.priority()));
+            let waited = tokio::select! {
+                biased;
+                waited = placed => waited?,
+                () = client.gone() => return Err(Interruption::ClientGone),
+            };
+            self.metrics.waited(exchange.line.model.as_deref().unwrap_or_default(), waited);
+            waited
+        } else {
+            Duration::ZERO
+        };
         let outgoing = outgoing(client.header(), exchange, caller, body.bytes.clone());
         let answer = {
             let attempts = &mut exchange.attempts;
@@ -181,11 +205,15 @@ impl Gateway {
             tokio::select! {
                 biased;
                 answer = dispatched => answer.map_err(Interruption::from),
-                () = client.gone() => Err(Interruption::ClientGone),
+                () = client.gone() => {
+                    // Somebody may have read the prompt for it.
+                    visit.used(keys.prompt.tokens.into());
+                    Err(Interruption::ClientGone)
+                }
             }
         };
         if let Some(sent) = exchange.attempts.first {
-            self.metrics.sent(exchange.route, sent - came);
+            self.metrics.sent(exchange.route, sent - came - waited);
         }
         let answer = answer?;
         exchange.line.backend = Some(answer.node().id.clone());
@@ -233,7 +261,26 @@ impl Gateway {
         };
         let named = header.headers.get(&self.session_header).map(HeaderValue::as_bytes);
         let session = named.or(envelope.session.as_deref().map(str::as_bytes));
-        Ok(RouteKeys { prompt, session: session.map(prompt::name), model: envelope.model })
+        let session = session.map(prompt::name);
+        let need = self.need(exchange.route, &prompt, envelope.answer_tokens_max, envelope.answers);
+        Ok(RouteKeys { prompt, need, session, model: envelope.model })
+    }
+
+    /// The tokens that a request may take: of its prompt, and of the longest answer it allows.
+    fn need(
+        &self,
+        route: Route,
+        prompt: &PromptHashes,
+        answer_tokens_max: Option<u64>,
+        answers: u64,
+    ) -> Need {
+        let prompt = u64::from(prompt.tokens);
+        if !route.generates() {
+            return Need { amount: prompt, is_assumed: false };
+        }
+        let each = answer_tokens_max.unwrap_or(self.answer_tokens_assumed);
+        let amount = prompt.saturating_add(each.saturating_mul(answers));
+        Need { amount, is_assumed: answer_tokens_max.is_none() }
     }
 
     /// The backend's answer becomes the client's.
@@ -242,6 +289,7 @@ impl Gateway {
         client: &mut Client,
         exchange: &mut Exchange,
         answer: &mut Answer,
+        visit: &mut Visit<'_>,
     ) -> Result<(), Interruption> {
         let patience = Duration::from_millis(self.timeouts.idle_ms);
         let head = &answer.response.head;
@@ -250,7 +298,9 @@ impl Gateway {
         exchange.answered(head.status);
         let is_computed = head.status.is_success();
         exchange.line.stream = is_stream;
-        let passing = headers::to_client(&head.headers, &exchange.request_id);
+        let mut passing = headers::to_client(&head.headers, &exchange.request_id);
+        passing.extend(visit.remaining().headers());
+        let mut usage = UsageReader::default();
         client.begin(head.status, passing, length).await?;
         let load = Arc::clone(&answer.node().load);
         let mut stream = self.metrics.stream(exchange.line.model.as_deref().unwrap_or_default());
@@ -259,14 +309,17 @@ impl Gateway {
         let relayed = if is_stream {
             let (ticket, first) = (&mut answer.ticket, exchange.route.first_token_piece());
             let mut in_flight_then = 0;
-            let came = |piece: u32| match piece.cmp(&first) {
-                Ordering::Less => {}
-                Ordering::Equal => {
-                    ticket.first_token(self.dispatcher.now());
-                    in_flight_then = load.in_flight();
-                    stream.first_token(since.elapsed());
+            let came = |piece: u32, events: &[u8]| {
+                usage.events(events);
+                match piece.cmp(&first) {
+                    Ordering::Less => {}
+                    Ordering::Equal => {
+                        ticket.first_token(self.dispatcher.now());
+                        in_flight_then = load.in_flight();
+                        stream.first_token(since.elapsed());
+                    }
+                    Ordering::Greater => stream.event(),
                 }
-                Ordering::Greater => stream.event(),
             };
             let relayed = relay::events(client, &mut answer.response, patience, sent, came).await;
             if relayed.is_ok() {
@@ -282,8 +335,12 @@ impl Gateway {
             if is_computed {
                 answer.ticket.unobserved();
             }
-            relay::body(client, &mut answer.response, patience, sent).await
+            relay::body(client, &mut answer.response, patience, sent, |piece| usage.piece(piece)).await
         };
+        // Of a refusal nothing was computed.
+        if is_computed {
+            visit.used(usage.total(answer.prompt_tokens));
+        }
         if let Err(Interruption::Truncated(error) | Interruption::Told(error)) = &relayed {
             self.dispatcher.note_lost(answer, error);
         }

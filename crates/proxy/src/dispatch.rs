@@ -10,6 +10,7 @@
 //! - All retries together have a budget, and who fails in a row is left alone for a while ([`crate::retry`]).
 
 use crate::{
+    admission::Need,
     attempt::{Attempt, Attempts},
     error::RequestError,
     metrics::ProxyMetrics,
@@ -37,6 +38,8 @@ pub(crate) struct RouteKeys {
     pub(crate) model: String,
     /// What its prompt has in common with others.
     pub(crate) prompt: PromptHashes,
+    /// The tokens it may take.
+    pub(crate) need: Need,
     /// Its session, hashed.
     pub(crate) session: Option<u64>,
 }
@@ -86,6 +89,8 @@ pub(crate) struct Answer {
     pub(crate) response: Response,
     /// The policy waits to hear of it.
     pub(crate) ticket: Ticket,
+    /// Tokens of the prompt, roughly.
+    pub(crate) prompt_tokens: u64,
     _in_flight: InFlight,
 }
 
@@ -175,7 +180,9 @@ impl Dispatcher {
             let error = match self.ask(&attempt, outgoing).await {
                 Ok(response) => {
                     attempt.answered(response.head.status);
-                    return Ok(Answer { attempt, response, ticket, _in_flight: in_flight });
+                    let prompt_tokens = keys.prompt.tokens.into();
+                    let _in_flight = in_flight;
+                    return Ok(Answer { attempt, response, ticket, prompt_tokens, _in_flight });
                 }
                 Err(error) => error,
             };
@@ -281,6 +288,7 @@ fn candidates(members: &Snapshot, model: &str) -> Result<Arc<CandidateList>, Req
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::Lobby;
     use http::{HeaderMap, Method};
     use inferno_shared::{
         MetricsCollector,
@@ -296,6 +304,10 @@ mod tests {
     impl Fleet for Nobody {
         fn snapshot(&self) -> Arc<Snapshot> {
             Arc::default()
+        }
+
+        fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+            tokio::sync::watch::Sender::new(0).subscribe()
         }
 
         fn report_connect_refused(&self, id: &str, _: Generation) {
@@ -325,9 +337,10 @@ mod tests {
 
     #[tokio::test]
     async fn who_took_the_request_and_cannot_be_reached_any_more_may_have_begun_on_it() {
-        let metrics = ProxyMetrics::new(&MetricsCollector::new(), Arc::new(Nobody)).expect("new");
-        let policy = crate::routing::policy(RoutingPolicy::RoundRobin);
         let config = ProxyConfig::default();
+        let (collector, lobby) = (MetricsCollector::new(), Lobby::new(&config.limits));
+        let metrics = ProxyMetrics::new(&collector, Arc::new(Nobody), &lobby).expect("new");
+        let policy = crate::routing::policy(RoutingPolicy::RoundRobin);
         let dispatcher = Dispatcher::new(Arc::new(Nobody), policy, &config, metrics);
         // TCP goes to one host, so the system refuses this address without asking anyone.
         let node = node((Ipv4Addr::BROADCAST, 9).into());

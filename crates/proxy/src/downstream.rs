@@ -12,10 +12,10 @@
 
 use crate::{
     error::{Interruption, RequestError},
-    headers::{REQUEST_ID, SHOULD_RETRY},
+    headers::{REQUEST_ID, RETRY_AFTER_MS, SHOULD_RETRY},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use inferno_shared::config::ProxyTimeouts;
 use pingora_core::{
     apps::{HttpPersistentSettings, ReusedHttpStream},
@@ -212,16 +212,15 @@ impl Client {
         request_id: &HeaderValue,
     ) -> Result<(), ClientGone> {
         let mut headers = HeaderMap::from_iter([(REQUEST_ID.clone(), request_id.clone())]);
-        let retry_after =
-            error.retry_after_s().map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds)));
+        let retry_after = error.retry_after().map(retry_after);
         let allow = error.allow().map(|allow| (header::ALLOW, HeaderValue::from_static(allow)));
         let challenge = error
             .challenge()
             .map(|challenge| (header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge)));
         let should_retry =
             error.should_retry().map(|told| (SHOULD_RETRY.clone(), HeaderValue::from_static(told)));
-        let all = retry_after.into_iter().chain(allow).chain(challenge).chain(should_retry);
-        headers.extend(all);
+        let all = retry_after.into_iter().flatten().chain(allow).chain(challenge);
+        headers.extend(all.chain(should_retry).chain(error.remaining().headers()));
         self.answer_json(error.status(), headers, error.body()).await
     }
 
@@ -235,4 +234,10 @@ impl Client {
         let reusable = self.session.finish().await.ok()??;
         Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
     }
+}
+
+/// In whole seconds, as RFC 9110 has it, and in milliseconds, which OpenAI's clients read first.
+fn retry_after(wait: Duration) -> [(HeaderName, HeaderValue); 2] {
+    let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    [(header::RETRY_AFTER, ms.div_ceil(1_000).into()), (RETRY_AFTER_MS.clone(), ms.into())]
 }

@@ -5,15 +5,15 @@
 //! the [`std::fmt::Display`] text, which names the cause. A `code` is part of the API: clients
 //! branch on it, so codes are added and never reworded.
 
-use crate::{headers::EXPLAIN, keys::Refusal, upstream::UpstreamError};
+use crate::{admission::{Limited, Remaining}, headers::EXPLAIN, keys::Refusal, upstream::UpstreamError};
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-/// Seconds a client should wait where capacity is missing: about the time in which a backend
+/// How long a client should wait where capacity is missing: about the time in which a backend
 /// registers and is proved.
-const RETRY_AFTER_S: u32 = 1;
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A request that gets an error for an answer.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,12 @@ pub(crate) enum RequestError {
     BodiesExhausted { limit: u64 },
     #[error("{limit} requests are in progress (proxy.limits.requests_max)")]
     RequestsExhausted { limit: usize },
+    #[error("the API key is over its limit: {0}")]
+    Limited(#[from] Limited),
+    #[error("{limit} requests wait for a backend (proxy.limits.queue_max)")]
+    QueueFull { limit: usize },
+    #[error("no backend was free within {after:?} (proxy.limits.queue_timeout_ms)")]
+    QueueTimeout { after: Duration },
     #[error("request body is not JSON: {detail}")]
     MalformedJson { detail: String },
     #[error("required parameter {param} is missing")]
@@ -94,8 +100,11 @@ impl RequestError {
             }
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::BodiesExhausted { .. }
             | Self::RequestsExhausted { .. }
+            | Self::QueueFull { .. }
+            | Self::QueueTimeout { .. }
             | Self::NoBackends
             | Self::ModelUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             // Nobody has seen the request: what is missing is capacity, and a retry is safe.
@@ -125,6 +134,9 @@ impl RequestError {
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::BodyTooLarge { .. } => "request_too_large",
             Self::BodiesExhausted { .. } | Self::RequestsExhausted { .. } => "overloaded",
+            Self::Limited(limited) => limited.code(),
+            Self::QueueFull { .. } => "queue_full",
+            Self::QueueTimeout { .. } => "queue_timeout",
             Self::MalformedJson { .. } => "malformed_json",
             Self::MissingParameter { .. } => "missing_required_parameter",
             Self::WrongType { .. } => "invalid_type",
@@ -178,6 +190,11 @@ impl RequestError {
             Self::RequestsExhausted { .. } => {
                 "Too many requests are being processed; try again shortly.".into()
             }
+            Self::Limited(limited) => limited.message(),
+            Self::QueueFull { .. } => "Too many requests wait already; try again shortly.".into(),
+            Self::QueueTimeout { .. } => {
+                "No backend was free for the request in time; try again shortly.".into()
+            }
             Self::MalformedJson { detail } => {
                 format!("The request body is not a valid JSON object: {detail}.")
             }
@@ -201,18 +218,37 @@ impl RequestError {
 
     /// Whose doing it is, in OpenAI's words.
     fn kind(&self) -> &'static str {
-        if self.status().is_server_error() { "server_error" } else { "invalid_request_error" }
+        match self {
+            Self::Limited(limited) => limited.kind(),
+            _ if self.status().is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        }
     }
 
-    /// For the `retry-after` header, in seconds, where capacity is what is missing.
-    pub(crate) fn retry_after_s(&self) -> Option<u32> {
-        (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_S)
+    /// For the headers `retry-after` and `retry-after-ms`, where capacity is what is missing, or time.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Limited(limited) => limited.retry_after(),
+            _ => (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER),
+        }
+    }
+
+    /// For the headers `x-ratelimit-*`.
+    pub(crate) fn remaining(&self) -> Remaining {
+        match self {
+            Self::Limited(limited) => limited.remaining,
+            _ => Remaining::default(),
+        }
     }
 
     /// For the `x-should-retry` header, which OpenAI's clients obey: a fleet that fails is not helped by being asked
-    /// again.
+    /// again, and a request over a minute's limit fits into no minute.
     pub(crate) fn should_retry(&self) -> Option<&'static str> {
-        matches!(self, Self::BudgetSpent(_)).then_some("false")
+        let is_futile = match self {
+            Self::Limited(limited) => limited.retry_after().is_none(),
+            _ => matches!(self, Self::BudgetSpent(_)),
+        };
+        is_futile.then_some("false")
     }
 
     /// For the `www-authenticate` header (RFC 6750 §3).
@@ -292,6 +328,7 @@ impl<E: Into<RequestError>> From<E> for Interruption {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::{Limit, Wait};
 
     #[test]
     fn errors_have_openais_shape() {
@@ -301,6 +338,11 @@ mod tests {
         assert_eq!(body["error"]["param"], "model");
         assert_eq!(body["error"]["type"], "invalid_request_error");
         assert!(body["error"]["message"].as_str().expect("text").contains("a\"b"));
+    }
+
+    fn limited(limit: Limit) -> RequestError {
+        let (wait, remaining) = (Wait::Forever, Remaining::default());
+        Limited { limit, most: 1, wait, remaining }.into()
     }
 
     /// One of each, but for the keys', which have one code.
@@ -328,6 +370,11 @@ mod tests {
             RequestError::BodyTooLarge { limit },
             RequestError::BodiesExhausted { limit },
             RequestError::RequestsExhausted { limit: 1 },
+            RequestError::QueueFull { limit: 1 },
+            RequestError::QueueTimeout { after: Duration::ZERO },
+            limited(Limit::Concurrency),
+            limited(Limit::Requests),
+            limited(Limit::Tokens { needed: 1 }),
             RequestError::MalformedJson { detail: String::new() },
             RequestError::MissingParameter { param: "model" },
             RequestError::WrongType { param: "model", expected: "a string" },
@@ -352,9 +399,9 @@ mod tests {
 
     #[test]
     fn only_missing_capacity_asks_to_wait() {
-        assert!(RequestError::NoBackends.retry_after_s().is_some());
-        assert!(RequestError::UnknownPath.retry_after_s().is_none());
-        assert!(RequestError::from(UpstreamError::FirstByteTimeout).retry_after_s().is_none());
+        assert!(RequestError::NoBackends.retry_after().is_some());
+        assert!(RequestError::UnknownPath.retry_after().is_none());
+        assert!(RequestError::from(UpstreamError::FirstByteTimeout).retry_after().is_none());
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub(crate) const PRIORITY: &str = "x-inferno-priority";
 pub(crate) static EXPLAIN: HeaderName = HeaderName::from_static("x-inferno-explain");
 /// Tells a client whether asking again may help.
 pub(crate) static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+/// Tells a client how long to wait before it asks again.
+pub(crate) static RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 /// Names a request in every log it passes.
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Header fields between proxy and backend. A client may neither send nor see them.

@@ -53,6 +53,19 @@ impl Route {
         matches!(self, Self::Chat | Self::Completions | Self::Passthrough)
     }
 
+    /// Whether a backend computes for it, and only so much at a time.
+    pub(crate) fn takes_a_place(self) -> bool {
+        matches!(
+            self,
+            Self::Chat | Self::Completions | Self::Embeddings | Self::Rerank | Self::Passthrough
+        )
+    }
+
+    /// Whether its answer has tokens of its own.
+    pub(crate) fn generates(self) -> bool {
+        matches!(self, Self::Chat | Self::Completions | Self::Passthrough)
+    }
+
     /// Which piece of a stream has the first token. A chat's first event tells the role alone, and may come before
     /// anything is computed.
     pub(crate) fn first_token_piece(self) -> u32 {

@@ -5,6 +5,7 @@
 //! is told to stop, and what it accepted is ours to count.
 
 use crate::{
+    admission::Lobby,
     app::Gateway,
     drain::Drain,
     keys::{Keys, KeysError},
@@ -91,11 +92,13 @@ impl TrafficServer {
         metrics: &Arc<MetricsCollector>,
     ) -> Result<Self, TrafficError> {
         let drain = Arc::<Drain>::default();
-        let metrics = ProxyMetrics::new(metrics, Arc::clone(&fleet))?;
+        let lobby = Lobby::new(&config.limits);
+        let metrics = ProxyMetrics::new(metrics, Arc::clone(&fleet), &lobby)?;
         let secured = Secured::load(config)?;
         let connections = Connections::new(&config.limits, Arc::clone(&metrics));
         let keys = secured.keys.clone();
-        let gateway = Arc::new(Gateway::new(config, keys, fleet, metrics, Arc::clone(&drain)));
+        let gateway = Gateway::new(config, keys, fleet, lobby, metrics, Arc::clone(&drain));
+        let gateway = Arc::new(gateway);
         let listener = listener::bind(config.listen, "proxy.listen")?;
         let address = listener.local_addr()?;
         let (stop, stopping) = watch::channel(false);

@@ -204,7 +204,7 @@ mod tests {
         proxy.keys_file = Some(path.clone());
         assert_eq!(judge(&proxy), [Verdict::Problem], "it is not there");
         let new =
-            NewKey { name: "n".into(), models: None, expires: None, priority: 0, explain: false };
+            NewKey { name: "n".into(), ..NewKey::default() };
         create(&path, new, Timestamp::now()).expect("made");
         assert_eq!(judge(&proxy), [Verdict::Ok, Verdict::Warning], "no TLS");
         proxy.tls.cert_file = Some("c".into());

@@ -2,10 +2,13 @@
 
 use super::{
     ApiKey, KeyEntry, KeyId, KeysError, KeysFile, Timestamp,
-    file::{KEYS_MAX, check_models, check_name},
+    file::{
+        CONCURRENCY_MAX, KEYS_MAX, REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE, check_models, check_name,
+    },
     pepper::{Pepper, hex},
     private::{Folder, resolved},
 };
+use inferno_shared::config::KeyLimits;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -13,7 +16,7 @@ use std::{
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
 
 /// What a key is made with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct NewKey {
     /// What people call it.
     pub name: String,
@@ -25,6 +28,8 @@ pub struct NewKey {
     pub priority: i32,
     /// Whether routing is explained to it.
     pub explain: bool,
+    /// How much of everything it may.
+    pub limits: KeyLimits,
 }
 
 /// A key that was made.
@@ -59,9 +64,19 @@ pub fn create(path: &Path, new: NewKey, now: Timestamp) -> Result<Created, KeysE
     let id = free_id(&file)?;
     let key = ApiKey::random(id)?;
     let digest = pepper.digest(key.expose().as_bytes());
-    let NewKey { name, models, expires, priority, explain } = new;
-    let (created, revoked) = (now, None);
-    let entry = KeyEntry { id, name, digest, created, expires, revoked, models, priority, explain };
+    let NewKey { name, models, expires, priority, explain, limits } = new;
+    let entry = KeyEntry {
+        id,
+        name,
+        digest,
+        created: now,
+        expires,
+        revoked: None,
+        models,
+        priority,
+        explain,
+        limits,
+    };
     change(&folder, path, &text, |keys| {
         keys.push(table(&entry));
         Ok(())
@@ -195,6 +210,16 @@ fn table(entry: &KeyEntry) -> Table {
     if entry.explain {
         table.insert("explain", value(true));
     }
+    let limits = [
+        (CONCURRENCY_MAX, entry.limits.concurrency_max),
+        (REQUESTS_PER_MINUTE, entry.limits.requests_per_minute),
+        (TOKENS_PER_MINUTE, entry.limits.tokens_per_minute),
+    ];
+    for (field, limit) in limits {
+        if let Some(limit) = limit.and_then(|limit| i64::try_from(limit).ok()) {
+            table.insert(field, value(limit));
+        }
+    }
     table
 }
 
@@ -209,7 +234,7 @@ mod tests {
     const NOW: u64 = 1_796_000_000;
 
     fn named(name: &str) -> NewKey {
-        NewKey { name: name.into(), models: None, expires: None, priority: 0, explain: false }
+        NewKey { name: name.into(), ..NewKey::default() }
     }
 
     fn make(path: &Path, name: &str) -> Created {
@@ -230,6 +255,11 @@ mod tests {
             expires: Some(Timestamp::from_unix(NOW + 60)),
             priority: 7,
             explain: true,
+            limits: KeyLimits {
+                concurrency_max: Some(2),
+                requests_per_minute: None,
+                tokens_per_minute: Some(9_000),
+            },
             ..named("mobile app")
         };
         let created = create(&path, new, now).expect("created");

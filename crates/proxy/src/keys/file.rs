@@ -7,7 +7,7 @@ use super::{
     pepper::{Digest, Pepper, unhex},
     private,
 };
-use inferno_shared::config::nearest_hint;
+use inferno_shared::config::{KeyLimits, nearest_hint};
 use std::{
     collections::HashMap,
     ops::{Range, RangeInclusive},
@@ -27,8 +27,23 @@ const MODEL_BYTES_MAX: usize = 256;
 
 /// The fields of the file, and of each key in it.
 const FIELDS: [&str; 3] = ["pepper_file", "pepper_check", "key"];
-const KEY_FIELDS: [&str; 9] =
-    ["id", "name", "hmac_sha256", "created", "expires", "revoked", "models", "priority", "explain"];
+const KEY_FIELDS: [&str; 12] = [
+    "id",
+    "name",
+    "hmac_sha256",
+    "created",
+    "expires",
+    "revoked",
+    "models",
+    "priority",
+    "explain",
+    CONCURRENCY_MAX,
+    REQUESTS_PER_MINUTE,
+    TOKENS_PER_MINUTE,
+];
+pub(super) const CONCURRENCY_MAX: &str = "concurrency_max";
+pub(super) const REQUESTS_PER_MINUTE: &str = "requests_per_minute";
+pub(super) const TOKENS_PER_MINUTE: &str = "tokens_per_minute";
 /// The priorities that a key may have.
 pub const PRIORITIES: RangeInclusive<i32> = -100..=100;
 
@@ -53,6 +68,8 @@ pub struct KeyEntry {
     pub priority: i32,
     /// Whether it may have its requests' routing explained.
     pub explain: bool,
+    /// How much of everything it may; where nothing is said, `proxy.key_limits.*` decides.
+    pub limits: KeyLimits,
 }
 
 /// What a key is good for.
@@ -208,6 +225,11 @@ impl Reader<'_> {
             models: self.models(table)?,
             priority: self.priority(table)?,
             explain: self.explain(table)?,
+            limits: KeyLimits {
+                concurrency_max: self.limit(table, CONCURRENCY_MAX)?,
+                requests_per_minute: self.limit(table, REQUESTS_PER_MINUTE)?,
+                tokens_per_minute: self.limit(table, TOKENS_PER_MINUTE)?,
+            },
         })
     }
 
@@ -225,6 +247,14 @@ impl Reader<'_> {
         const FIELD: &str = "explain";
         let Some(item) = table.get(FIELD) else { return Ok(false) };
         item.as_bool().ok_or_else(|| self.wrong_field(table, FIELD, "is not true or false"))
+    }
+
+    fn limit(&self, table: &Table, field: &str) -> Result<Option<u64>, KeysError> {
+        let Some(item) = table.get(field) else { return Ok(None) };
+        let number = item.as_integer().and_then(|number| u64::try_from(number).ok());
+        let number = number.filter(|&number| number > 0);
+        let wrong = || self.wrong_field(table, field, "is not a whole number, at least 1");
+        number.map(Some).ok_or_else(wrong)
     }
 
     fn models(&self, table: &Table) -> Result<Option<Vec<String>>, KeysError> {
@@ -308,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_file_says_who_may_what() {
-        let more = "expires = 2027-01-31\nrevoked = 2026-12-01T00:00:00+01:00\nmodels = [\"m\", \"org/n\"]\npriority = -5\nexplain = true\n";
+        let more = "expires = 2027-01-31\nrevoked = 2026-12-01T00:00:00+01:00\nmodels = [\"m\", \"org/n\"]\npriority = -5\nexplain = true\nconcurrency_max = 2\nrequests_per_minute = 60\ntokens_per_minute = 9000\n";
         let file = parse(&format!("# ours\n{HEAD}{}", key(more))).expect("valid");
         assert_eq!(file.pepper_file, Path::new("/etc/inferno/p"));
         let [key] = file.keys.as_slice() else { panic!("one key") };
@@ -319,6 +349,9 @@ mod tests {
         assert_eq!(key.revoked.map(|at| at.to_string()).as_deref(), Some("2026-11-30T23:00:00Z"));
         assert_eq!(key.models.as_deref(), Some(&["m".to_owned(), "org/n".to_owned()][..]));
         assert_eq!((key.priority, key.explain), (-5, true));
+        let limits = &key.limits;
+        assert_eq!((limits.concurrency_max, limits.requests_per_minute), (Some(2), Some(60)));
+        assert_eq!(limits.tokens_per_minute, Some(9_000));
         assert_eq!(parse(HEAD).expect("valid").keys, [], "nobody yet");
         let elsewhere = parse("pepper_file = \"/run/p\"\npepper_check = \"x\"").expect("valid");
         assert_eq!(elsewhere.pepper_file, Path::new("/run/p"));

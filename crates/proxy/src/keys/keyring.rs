@@ -2,6 +2,7 @@
 
 use super::{KeyEntry, KeyId, KeyState, KeysError, KeysFile, Timestamp, pepper::Pepper};
 use arc_swap::ArcSwap;
+use inferno_shared::config::KeyLimits;
 use std::{
     collections::HashMap,
     fmt,
@@ -114,6 +115,11 @@ impl Holder {
         self.entry.priority
     }
 
+    /// The limits of its own.
+    pub(crate) fn limits(&self) -> KeyLimits {
+        self.entry.limits.clone()
+    }
+
     /// Whether routing is explained to it.
     pub(crate) fn may_have_explained(&self) -> bool {
         self.entry.explain
@@ -161,7 +167,7 @@ mod tests {
 
         fn add(&self, name: &str, models: Option<&[&str]>, expires: Option<Timestamp>) -> String {
             let models = models.map(|models| models.iter().map(|&m| m.to_owned()).collect());
-            let new = NewKey { name: name.into(), models, expires, priority: 0, explain: false };
+            let new = NewKey { name: name.into(), models, expires, ..NewKey::default() };
             create(&self.path(), new, NOW).expect("created").key.expose().to_owned()
         }
     }

@@ -249,7 +249,7 @@ async fn only_who_may_have_it_explained() {
     let path = folder.path().join("keys.toml");
     let key = |name: &str, explain| {
         let (models, expires) = (None, None);
-        let new = NewKey { name: name.into(), models, expires, priority: 0, explain };
+        let new = NewKey { name: name.into(), models, expires, explain, ..NewKey::default() };
         create(&path, new, Timestamp::now()).unwrap().key
     };
     let (may, may_not) = (key("may", true), key("may not", false));

@@ -21,6 +21,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::watch,
     time::timeout,
 };
 
@@ -36,12 +37,17 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 #[derive(Default)]
 pub struct Members {
     snapshot: Mutex<Arc<Snapshot>>,
+    changes: watch::Sender<u64>,
     refused: Mutex<Vec<String>>,
 }
 
 impl Fleet for Members {
     fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.lock().unwrap())
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     fn report_connect_refused(&self, id: &str, _: Generation) {
@@ -53,6 +59,7 @@ impl Members {
     pub fn set(&self, nodes: Vec<Arc<NodeView>>) {
         let mut snapshot = self.snapshot.lock().unwrap();
         *snapshot = Arc::new(Snapshot::new(snapshot.version + 1, nodes));
+        self.changes.send_replace(snapshot.version);
     }
 
     pub fn refused(&self) -> Vec<String> {

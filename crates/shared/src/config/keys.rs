@@ -91,6 +91,8 @@ const fn key(name: &'static str, kind: Kind, about: &'static str) -> Key {
 const AT_LEAST_1: Range = Range::from(1);
 /// Far more than one process can hold open.
 const OPEN: Range = Range::between(1, 1_000_000);
+/// As [`OPEN`], or none at all.
+const OPEN_OR_NONE: Range = Range::between(0, 1_000_000);
 const ANY: Range = Range::from(0);
 /// A shorter lease would be renewed without end.
 const LEASE_MS: Range = Range::from(1_000);
@@ -240,6 +242,50 @@ pub const KEYS: &[Key] = &[
          file descriptor, and each request in progress another: the proxy raises its limit on them as \
          far as the system lets it, and warns where that is not enough.",
     ),
+    key(
+        "proxy.limits.concurrency_max",
+        Count(OPEN),
+        "Requests with backends at once, all models together; further ones wait.",
+    )
+    .or("no limit but each model's: as many as its backends compute together (backend.max_concurrency), if all of them tell"),
+    key(
+        "proxy.limits.queue_max",
+        Count(OPEN_OR_NONE),
+        "Requests that may wait for a backend. When one more comes, the key with the most waiting loses its newest: 503 `queue_full`.",
+    ),
+    key(
+        "proxy.limits.queue_timeout_ms",
+        Milliseconds(AT_LEAST_1),
+        "How long a request may wait for a backend; then 503 `queue_timeout`.",
+    ),
+    key(
+        "proxy.limits.divide_among_proxies",
+        Boolean,
+        "true: proxy.limits.concurrency_max, proxy.key_limits.* and the limits of keys are those of all proxies together, of which each grants its share. false: each grants all of them.",
+    ),
+    key(
+        "proxy.limits.answer_tokens_assumed",
+        Count(AT_LEAST_1),
+        "Tokens reserved for the answer to a request that sets no max_tokens.",
+    ),
+    key(
+        "proxy.key_limits.concurrency_max",
+        Count(AT_LEAST_1),
+        "Requests in progress at once, the waiting among them; 429 `concurrency_limit_exceeded` above.",
+    )
+    .or("no limit"),
+    key(
+        "proxy.key_limits.requests_per_minute",
+        Count(AT_LEAST_1),
+        "Requests within any minute; 429 `rate_limit_exceeded` above.",
+    )
+    .or("no limit"),
+    key(
+        "proxy.key_limits.tokens_per_minute",
+        Count(AT_LEAST_1),
+        "Tokens of prompts and answers within any minute: those of the longest answer that a request allows are reserved when it comes, those not used come back when it ends; 429 `rate_limit_exceeded` above.",
+    )
+    .or("no limit"),
     key("proxy.timeouts.connect_ms", Milliseconds(AT_LEAST_1), "To connect to a backend."),
     key(
         "proxy.timeouts.first_byte_ms",
@@ -378,7 +424,11 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ("health", "How a proxy checks its nodes."),
     ("proxy", "The proxy's traffic side. A backend ignores it."),
     ("proxy.routing", "Which backend gets a request."),
-    ("proxy.limits", "How much the proxy holds open at once."),
+    ("proxy.limits", "How much the proxy holds open at once, and how much of it may wait."),
+    (
+        "proxy.key_limits",
+        "What each API key may that has no limit of its own (`inferno key create`); without keys, what all clients may together.",
+    ),
     ("proxy.timeouts", "The proxy's patience at each stage of a request."),
     ("proxy.retry", "When the proxy asks another backend: never after a byte of an answer came."),
     ("proxy.tls", "TLS between clients and the proxy."),

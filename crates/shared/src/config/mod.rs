@@ -28,7 +28,7 @@ pub use problem::{ConfigError, Problem};
 pub use reference::reference;
 pub use sample::sample;
 pub use schema::{
-    BackendConfig, Config, HealthConfig, LogConfig, LogFormat, NodeConfig, Notices,
+    BackendConfig, Config, HealthConfig, KeyLimits, LogConfig, LogFormat, NodeConfig, Notices,
     OperationsConfig, OtlpConfig, ProxyConfig, ProxyLimits, ProxyRetry, ProxyTimeouts, ProxyTls,
     RegistrationConfig, RoutingConfig, RoutingPolicy, TelemetryConfig, TlsConfig,
 };

@@ -173,6 +173,8 @@ pub struct ProxyConfig {
     pub body_bytes_total: ByteSize,
     /// How much may be open at once.
     pub limits: ProxyLimits,
+    /// What each key may that has no limit of its own.
+    pub key_limits: KeyLimits,
     /// Patience at each stage of a request.
     pub timeouts: ProxyTimeouts,
     /// When another backend is asked.
@@ -228,6 +230,39 @@ pub struct ProxyLimits {
     pub requests_max: usize,
     /// Open client connections; closed at once above.
     pub connections_max: usize,
+    /// Requests with backends; further ones wait. None: as many as a model's backends compute together.
+    pub concurrency_max: Option<usize>,
+    /// Requests that wait; 503 above.
+    pub queue_max: usize,
+    /// For how long; then 503.
+    pub queue_timeout_ms: u64,
+    /// The limits are those of all proxies together.
+    pub divide_among_proxies: bool,
+    /// Reserved for an answer of unknown length.
+    pub answer_tokens_assumed: u64,
+}
+
+/// `proxy.key_limits.*`, and what a key in the keys file has of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeyLimits {
+    /// Requests in progress; 429 above.
+    pub concurrency_max: Option<u64>,
+    /// Requests within any minute; 429 above.
+    pub requests_per_minute: Option<u64>,
+    /// Tokens within any minute; 429 above.
+    pub tokens_per_minute: Option<u64>,
+}
+
+impl KeyLimits {
+    /// These, and where there is none, those of `others`.
+    pub fn over(&self, others: &Self) -> Self {
+        Self {
+            concurrency_max: self.concurrency_max.or(others.concurrency_max),
+            requests_per_minute: self.requests_per_minute.or(others.requests_per_minute),
+            tokens_per_minute: self.tokens_per_minute.or(others.tokens_per_minute),
+        }
+    }
 }
 
 /// `proxy.retry.*`
@@ -403,6 +438,7 @@ impl Default for ProxyConfig {
             body_bytes_max: ByteSize::mib(16),
             body_bytes_total: ByteSize::mib(512),
             limits: ProxyLimits::default(),
+            key_limits: KeyLimits::default(),
             timeouts: ProxyTimeouts::default(),
             retry: ProxyRetry::default(),
             keys_file: None,
@@ -414,7 +450,15 @@ impl Default for ProxyConfig {
 
 impl Default for ProxyLimits {
     fn default() -> Self {
-        Self { requests_max: 4_096, connections_max: 8_192 }
+        Self {
+            requests_max: 4_096,
+            connections_max: 8_192,
+            concurrency_max: None,
+            queue_max: 1_024,
+            queue_timeout_ms: 60_000,
+            divide_among_proxies: true,
+            answer_tokens_assumed: 512,
+        }
     }
 }
 
