@@ -11,7 +11,7 @@
 
 #![forbid(unsafe_code)]
 
-mod admission;
+pub mod admission;
 mod app;
 mod attempt;
 mod auth;

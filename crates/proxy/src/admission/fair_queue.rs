@@ -17,11 +17,11 @@ use std::{
 };
 
 /// Whose request it is: the id of an API key, empty for whoever has none.
-pub(crate) type Tenant = Arc<str>;
+pub type Tenant = Arc<str>;
 
 /// The queue. `W` is what a request leaves here to be called by.
 #[derive(Debug)]
-pub(crate) struct FairQueue<W> {
+pub struct FairQueue<W> {
     lanes: HashMap<Arc<str>, Lane<W>>,
     waiting_max: usize,
     waiting: usize,
@@ -66,16 +66,19 @@ struct Waiter<W> {
 
 /// What a request is queued by.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Claim<'a> {
-    pub(crate) model: &'a Arc<str>,
-    pub(crate) tenant: &'a Tenant,
-    pub(crate) priority: i32,
+pub struct Claim<'a> {
+    /// The model asked for.
+    pub model: &'a Arc<str>,
+    /// Whose it is.
+    pub tenant: &'a Tenant,
+    /// The highest is first.
+    pub priority: i32,
     /// Reserved for it.
-    pub(crate) tokens: u64,
+    pub tokens: u64,
 }
 
 /// How many may run: all together, and of each model.
-pub(crate) trait Places {
+pub trait Places {
     /// All together.
     fn total(&self) -> usize;
     /// For `model`.
@@ -84,23 +87,23 @@ pub(crate) trait Places {
 
 impl<W> FairQueue<W> {
     /// A queue in which `waiting_max` may wait.
-    pub(crate) fn new(waiting_max: usize) -> Self {
+    pub fn new(waiting_max: usize) -> Self {
         Self { lanes: HashMap::new(), waiting_max, waiting: 0, running: 0, next: 0 }
     }
 
     /// Requests that wait.
-    pub(crate) fn waiting(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.waiting
     }
 
     /// Requests that wait for each model that has any.
-    pub(crate) fn waiting_by_model(&self) -> impl Iterator<Item = (&str, usize)> {
+    pub fn waiting_by_model(&self) -> impl Iterator<Item = (&str, usize)> {
         let lanes = self.lanes.iter().filter(|(_, lane)| lane.waiting > 0);
         lanes.map(|(model, lane)| (&**model, lane.waiting))
     }
 
     /// Takes a place at once, if one is free and nobody waits.
-    pub(crate) fn try_run(&mut self, claim: Claim<'_>, places: &impl Places) -> bool {
+    pub fn try_run(&mut self, claim: Claim<'_>, places: &impl Places) -> bool {
         let running = self.lanes.get(claim.model).map_or(0, |lane| lane.running);
         let is_free = self.waiting == 0 && self.running < places.total() && running < places.of(claim.model);
         if is_free {
@@ -116,7 +119,7 @@ impl<W> FairQueue<W> {
     }
 
     /// Waits for a place: the number to leave by. [`Self::call`] has to follow, then [`Self::evict`].
-    pub(crate) fn wait(&mut self, claim: Claim<'_>, caller: W) -> u64 {
+    pub fn wait(&mut self, claim: Claim<'_>, caller: W) -> u64 {
         let number = self.next;
         self.next += 1;
         self.waiting += 1;
@@ -128,7 +131,7 @@ impl<W> FairQueue<W> {
     }
 
     /// Gives free places to those who are next.
-    pub(crate) fn call(&mut self, places: &impl Places) -> Vec<W> {
+    pub fn call(&mut self, places: &impl Places) -> Vec<W> {
         let mut called = Vec::new();
         while self.waiting > 0 && self.running < places.total() {
             let open = self.lanes.iter_mut().filter(|(model, lane)| {
@@ -144,29 +147,24 @@ impl<W> FairQueue<W> {
     }
 
     /// If more wait than may: the one who has to go.
-    pub(crate) fn evict(&mut self) -> Option<W> {
+    pub fn evict(&mut self) -> Option<W> {
         if self.waiting <= self.waiting_max {
             return None;
         }
-        let accounts = self.lanes.values().flat_map(|lane| lane.accounts.values());
-        // The newest is last to be asked about, and goes itself unless another has more than its tenant.
-        let waiting = accounts.filter_map(|account| {
-            let newest = account.waiting.back()?.number;
-            Some((Reverse(account.priority), account.waiting.len(), newest))
+        let accounts = self.lanes.iter().flat_map(|(model, lane)| {
+            lane.accounts.iter().map(move |(tenant, account)| (model, tenant, account))
         });
-        let (_, _, newest) = waiting.max()?;
-        let (model, tenant) = self.lanes.iter().find_map(|(model, lane)| {
-            let (tenant, _) = lane
-                .accounts
-                .iter()
-                .find(|(_, account)| account.waiting.back().is_some_and(|w| w.number == newest))?;
-            Some((model.clone(), Arc::clone(tenant)))
-        })?;
+        let waiting = accounts.filter_map(|(model, tenant, account)| {
+            let newest = account.waiting.back()?.number;
+            Some(((Reverse(account.priority), account.waiting.len(), newest), model, tenant))
+        });
+        let ((_, _, newest), model, tenant) = waiting.max_by_key(|(rank, ..)| *rank)?;
+        let (model, tenant) = (Arc::clone(model), Arc::clone(tenant));
         self.leave(&model, &tenant, newest)
     }
 
     /// One that waits goes away.
-    pub(crate) fn leave(&mut self, model: &str, tenant: &Tenant, number: u64) -> Option<W> {
+    pub fn leave(&mut self, model: &str, tenant: &Tenant, number: u64) -> Option<W> {
         let lane = self.lanes.get_mut(model)?;
         let account = lane.accounts.get_mut(tenant)?;
         let at = account.waiting.binary_search_by_key(&number, |waiter| waiter.number).ok()?;
@@ -180,7 +178,7 @@ impl<W> FairQueue<W> {
     }
 
     /// One that ran is done. Of the tokens `reserved` for it, `used` were.
-    pub(crate) fn done(&mut self, model: &str, tenant: &Tenant, reserved: u64, used: u64) {
+    pub fn done(&mut self, model: &str, tenant: &Tenant, reserved: u64, used: u64) {
         let Some(lane) = self.lanes.get_mut(model) else { return };
         lane.unqueue(tenant);
         let Some(account) = lane.accounts.get_mut(tenant) else { return };

@@ -10,11 +10,11 @@
 //! fleet of proxies: each grants its share of them. Everything that decides is pure; one mutex is around it, held for
 //! about a microsecond a request.
 
-mod fair_queue;
+pub mod fair_queue;
 mod limited;
 mod tenants;
 mod usage;
-mod window;
+pub mod window;
 
 pub(crate) use limited::{Limit, Limited, Remaining};
 pub(crate) use tenants::Need;

@@ -8,7 +8,7 @@ const SLOTS: usize = 61;
 
 /// A sliding window over a minute, exact to a second, on the safe side.
 #[derive(Debug)]
-pub(crate) struct Window {
+pub struct Window {
     /// By second modulo [`SLOTS`].
     slots: [u64; SLOTS],
     /// All of them together.
@@ -29,7 +29,7 @@ impl Window {
     ///
     /// # Errors
     /// How long until it would; never, if `amount` is over `limit`.
-    pub(crate) fn spend(&mut self, limit: u64, amount: u64, now: Duration) -> Result<u64, Wait> {
+    pub fn spend(&mut self, limit: u64, amount: u64, now: Duration) -> Result<u64, Wait> {
         self.advance(now);
         if amount > limit {
             return Err(Wait::Forever);
@@ -43,7 +43,7 @@ impl Window {
     }
 
     /// What was spent as `reserved` in the `second` was `actual`. Whatever has left the window is over.
-    pub(crate) fn correct(&mut self, second: u64, reserved: u64, actual: u64, now: Duration) {
+    pub fn correct(&mut self, second: u64, reserved: u64, actual: u64, now: Duration) {
         self.advance(now);
         if second + (SLOTS as u64) > self.second {
             self.add(second, actual);
@@ -56,19 +56,19 @@ impl Window {
     }
 
     /// How much of `limit` is left.
-    pub(crate) fn left(&mut self, limit: u64, now: Duration) -> u64 {
+    pub fn left(&mut self, limit: u64, now: Duration) -> u64 {
         self.advance(now);
         limit.saturating_sub(self.spent)
     }
 
     /// Until all of it is free again.
-    pub(crate) fn reset(&mut self, now: Duration) -> Duration {
+    pub fn reset(&mut self, now: Duration) -> Duration {
         self.advance(now);
         self.until_freed(self.spent, now)
     }
 
     /// Nothing is spent.
-    pub(crate) fn is_clear(&mut self, now: Duration) -> bool {
+    pub fn is_clear(&mut self, now: Duration) -> bool {
         self.advance(now);
         self.spent == 0
     }
@@ -109,7 +109,7 @@ impl Window {
 
 /// How long something has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wait {
+pub enum Wait {
     /// So long, if nothing else comes.
     For(Duration),
     /// It is more than there ever will be.

@@ -229,6 +229,12 @@ impl Wire {
         message
     }
 
+    /// The next message, if the connection goes on.
+    pub async fn next_message(&mut self) -> Option<Message> {
+        let is_there = !self.input.is_empty() || self.more().await;
+        if is_there { Some(self.message().await) } else { None }
+    }
+
     pub async fn head(&mut self) -> Message {
         let head = String::from_utf8(self.through(b"\r\n\r\n").await).unwrap();
         let mut lines = head.trim_end().split("\r\n");
