@@ -54,8 +54,8 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway to `fleet`, for whoever has one of `keys` or, without them, for anyone. Requests run
-    /// until `drain` cuts them.
+    /// A gateway to `fleet`, for whoever has one of `keys` or, without them, for anyone. Requests are
+    /// counted in `drain`.
     pub(crate) fn new(
         config: &ProxyConfig,
         keys: Option<Arc<Keys>>,
@@ -88,12 +88,7 @@ impl Gateway {
         let mut client = Client::new(session, stopping.clone(), &self.timeouts);
         let incoming = client.read_header().await?;
         let _running = self.drain.requests.enter();
-        let answered = pin!(self.answer(client, incoming));
-        tokio::select! {
-            biased;
-            reusable = answered => reusable,
-            () = self.drain.is_cut() => None,
-        }
+        self.answer(client, incoming).await
     }
 
     /// Answers one request, and remembers what came of it.

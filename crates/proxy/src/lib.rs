@@ -38,6 +38,7 @@ mod stream;
 pub mod tls;
 mod unwritten;
 mod upstream;
+mod workers;
 
 pub use metrics::METRICS;
 pub use routing::Fleet;

@@ -1,6 +1,8 @@
-//! Idle connections, by incarnation of a backend.
+//! Idle connections, by incarnation of a backend, each with the worker that used it: the runtime of
+//! that thread is the one that watches its socket.
 
 use super::Connection;
+use crate::workers;
 use inferno_shared::membership::{Generation, NodeView, Snapshot};
 use std::{
     collections::{HashMap, HashSet},
@@ -9,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Most idle connections kept to one incarnation. Beyond what is in flight at once they are waste.
+/// Most idle connections that a worker keeps to one incarnation. Beyond what is in flight at once they are waste.
 const IDLE_PER_NODE_MAX: usize = 128;
 /// How long a connection may lie idle. Shorter than servers usually allow, so that it is we who
 /// close it, rather than the backend in the moment we reuse it.
@@ -34,9 +36,15 @@ struct Idle {
 }
 
 /// Connections whose last exchange left them usable.
-#[derive(Default)]
 pub(crate) struct Pool {
-    state: Mutex<State>,
+    /// One for each worker, which no other takes.
+    states: Box<[Mutex<State>]>,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { states: (0..workers::count()).map(|_| Mutex::default()).collect() }
+    }
 }
 
 #[derive(Default)]
@@ -88,6 +96,7 @@ impl Pool {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere cannot leave a map of sockets half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let state = &self.states[workers::number() % self.states.len()];
+        state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
