@@ -15,6 +15,7 @@ mod app;
 mod attempt;
 mod auth;
 mod body;
+mod corked;
 mod dispatch;
 mod downstream;
 mod drain;

@@ -6,6 +6,7 @@
 
 use crate::{
     app::Gateway,
+    corked::Corked,
     drain::Drain,
     keys::{Keys, KeysError},
     limits::Connections,
@@ -250,7 +251,10 @@ impl FrontDoor {
         };
         match opened {
             Some((stream, true)) => self.serve_http2(stream, stopping).await,
-            Some((stream, false)) => drop(self.http1.process_new(stream, stopping).await),
+            Some((stream, false)) => {
+                let stream = Box::new(Corked::new(stream));
+                drop(self.http1.process_new(stream, stopping).await);
+            }
             None => {}
         }
     }

@@ -16,6 +16,10 @@ const IDLE_PER_NODE_MAX: usize = 128;
 /// How long a connection may lie idle. Shorter than servers usually allow, so that it is we who
 /// close it, rather than the backend in the moment we reuse it.
 const IDLE_MAX: Duration = Duration::from_secs(30);
+/// The same before a request that may not be sent twice. No server that keeps connections closes one so
+/// soon, so that only a backend that ends just then loses the request; it would lose one on a new connection
+/// as well.
+const FRESH_MAX: Duration = Duration::from_secs(1);
 
 /// A backend process: a restarted one is another, and gets no connection of the former.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,17 +59,23 @@ struct State {
 }
 
 impl Pool {
-    /// The connection to `node` used last, if one is idle and still open.
-    pub(crate) fn take(&self, node: &Incarnation) -> Option<Connection> {
+    /// The connection to `node` used last, if one is idle and still open. Where that is found out too late,
+    /// another is tried if `replayable`; else the connection has to be sure.
+    pub(crate) fn take(&self, node: &Incarnation, replayable: bool) -> Option<Connection> {
         let now = Instant::now();
         let mut state = self.lock();
         let idle = state.idle.get_mut(node)?;
-        while let Some(Idle { connection, since }) = idle.pop() {
-            if now.duration_since(since) < IDLE_MAX && connection.is_quiet() {
+        loop {
+            let age = now.duration_since(idle.last()?.since);
+            if !replayable && age >= FRESH_MAX {
+                return None;
+            }
+            let connection = idle.pop()?.connection;
+            let is_quiet = if replayable { connection.is_quiet() } else { connection.is_surely_quiet() };
+            if age < IDLE_MAX && is_quiet {
                 return Some(connection);
             }
         }
-        None
     }
 
     /// Keeps `connection` for the next request to `node`.
