@@ -218,20 +218,34 @@ async fn requests(world: &World, rounds: usize) {
             for (gateway, measured) in world.gateways(scenario.of).iter().zip(measured) {
                 let requests: Vec<_> =
                     (0..scenario.connections).map(|nth| (scenario.ask)(gateway, nth)).collect();
-                let cpu = || gateway.cpu();
-                measured.push(load::saturate(gateway.address, cpu, &requests, SATURATED_FOR).await);
+                let (cpu, ticks) = (|| gateway.cpu(), gateway.kernel_ticks());
+                let done = load::saturate(gateway.address, cpu, &requests, SATURATED_FOR).await;
+                let now = gateway.kernel_ticks();
+                let kernel = (now.0 - ticks.0) as f64 / (now.1 - ticks.1).max(1) as f64;
+                measured.push((done, kernel));
             }
         }
     }
-    println!("| scenario | gateway | requests/s | CPU µs/request | × nginx |\n|---|---|---|---|---|");
+    println!(
+        "| scenario | gateway | requests/s | CPU µs/request | of it in the kernel | × nginx |\n|---|---|---|---|---|---|"
+    );
     for (scenario, measured) in scenarios.iter().zip(&measured) {
         let gateways = world.gateways(scenario.of);
-        let cpu = |nth: usize| median(measured[nth].iter().map(|t: &load::Throughput| t.cpu_us).collect());
+        let of = |nth: usize, what: fn(&(load::Throughput, f64)) -> f64| {
+            median(measured[nth].iter().map(what).collect())
+        };
+        let cpu = |nth: usize| of(nth, |(done, _)| done.cpu_us);
         let nginx = gateways.iter().position(|gateway| gateway.name == "nginx").map(cpu);
         for (nth, gateway) in gateways.iter().enumerate() {
-            let per_second = median(measured[nth].iter().map(|t| t.per_second).collect());
+            let per_second = of(nth, |(done, _)| done.per_second);
+            let kernel = of(nth, |(done, kernel)| done.cpu_us * kernel);
             let ratio = nginx.map_or(String::new(), |nginx| format!("{:.2}", cpu(nth) / nginx));
-            println!("| {} | {} | {per_second:.0} | {:.1} | {ratio} |", scenario.name, gateway.name, cpu(nth));
+            println!(
+                "| {} | {} | {per_second:.0} | {:.1} | {kernel:.1} | {ratio} |",
+                scenario.name,
+                gateway.name,
+                cpu(nth)
+            );
         }
     }
 }

@@ -78,6 +78,20 @@ impl Gateway {
         self.pids.iter().map(|&pid| crate::cpu::of(pid)).sum()
     }
 
+    /// The part of it in the kernel that the system's ticks have seen, of all that they have seen.
+    pub(crate) fn kernel_ticks(&self) -> (u64, u64) {
+        let of = |&pid: &u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // The name may hold anything but ends with the last bracket; utime and stime are 14th and 15th.
+            let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace());
+            let mut ticks = fields?.skip(11).map(|field| field.parse::<u64>().unwrap_or_default());
+            let (user, kernel) = (ticks.next()?, ticks.next()?);
+            Some((kernel, user + kernel))
+        };
+        let all = self.pids.iter().filter_map(of);
+        all.fold((0, 0), |sum, ticks| (sum.0 + ticks.0, sum.1 + ticks.1))
+    }
+
     /// Memory that it occupies, bytes.
     pub(crate) fn resident(&self) -> u64 {
         let of = |&pid: &u32| {

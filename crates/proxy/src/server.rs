@@ -47,6 +47,9 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
+/// How long an HTTP/1 connection may wait for its next request, in seconds, as Pingora counts; clients may
+/// allow less.
+const KEEP_ALIVE_S: u64 = 60;
 /// How long nothing is accepted when the system has no descriptor left for it: the connection stays in its
 /// queue, and asking again at once would find it there, and no descriptor.
 const NO_FILES_PAUSE: Duration = Duration::from_millis(100);
@@ -204,8 +207,8 @@ async fn accept(listener: TcpListener, workers: Workers, mut stopping: ShutdownW
 /// Pingora looks for the HTTP/2 preface by waiting for its 24 bytes, for ever. Three tell as well,
 /// for no HTTP/1 method begins with `PRI`; and none of it may take longer than an idle connection.
 struct FrontDoor {
-    http1: Arc<Protocol>,
-    http2: Arc<Protocol>,
+    gateway: Arc<Gateway>,
+    http2: Arc<Http2>,
     tls: Option<Tls>,
     connections: Connections,
     drain: Arc<Drain>,
@@ -222,10 +225,9 @@ impl FrontDoor {
     ) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(patience);
-        let http1 = Arc::new(Protocol { gateway: Arc::clone(&gateway), options: options.clone() });
         options.h2c = true;
-        let http2 = Arc::new(Protocol { gateway, options });
-        Self { http1, http2, tls, connections, drain, patience }
+        let http2 = Arc::new(Http2 { gateway: Arc::clone(&gateway), options });
+        Self { gateway, http2, tls, connections, drain, patience }
     }
 
     /// Threads that stand behind it until `stopping`.
@@ -251,10 +253,7 @@ impl FrontDoor {
         };
         match opened {
             Some((stream, true)) => self.serve_http2(stream, stopping).await,
-            Some((stream, false)) => {
-                let stream = Box::new(Corked::new(stream));
-                drop(self.http1.process_new(stream, stopping).await);
-            }
+            Some((stream, false)) => self.serve_http1(stream, stopping).await,
             None => {}
         }
     }
@@ -267,6 +266,20 @@ impl FrontDoor {
             None => {
                 let http2 = speaks_http2(&mut stream).await.ok()?;
                 Some((stream, http2))
+            }
+        }
+    }
+
+    /// Serves one HTTP/1 request after another. Pingora would do the same, with a future on the heap for
+    /// each, into which the session is moved.
+    async fn serve_http1(&self, stream: Stream, stopping: &ShutdownWatch) {
+        let mut session = ServerSession::new_http1(Box::new(Corked::new(stream)));
+        session.set_keepalive((!*stopping.borrow()).then_some(KEEP_ALIVE_S));
+        while let Some(reused) = self.gateway.serve(session, stopping).await {
+            let (stream, settings) = reused.consume();
+            session = ServerSession::new_http1(stream);
+            if let Some(settings) = settings {
+                settings.apply_to_session(&mut session);
             }
         }
     }
@@ -315,14 +328,14 @@ async fn speaks_http2(stream: &mut Stream) -> io::Result<bool> {
     stream.try_peek(&mut [0; PREFACE.len()]).await
 }
 
-/// The gateway on connections of one protocol.
-struct Protocol {
+/// The gateway on HTTP/2 connections, which Pingora tells apart into requests.
+struct Http2 {
     gateway: Arc<Gateway>,
     options: HttpServerOptions,
 }
 
 #[async_trait]
-impl HttpServerApp for Protocol {
+impl HttpServerApp for Http2 {
     async fn process_new_http(
         self: &Arc<Self>,
         session: ServerSession,

@@ -11,8 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Most idle connections that a worker keeps to one incarnation. Beyond what is in flight at once they are waste.
-const IDLE_PER_NODE_MAX: usize = 128;
+/// Most idle connections that a worker keeps to one incarnation. Beyond what is in flight at once they are waste;
+/// below it, connections are made all the time.
+const IDLE_PER_NODE_MAX: usize = 1024;
 /// How long a connection may lie idle. Shorter than servers usually allow, so that it is we who
 /// close it, rather than the backend in the moment we reuse it.
 const IDLE_MAX: Duration = Duration::from_secs(30);
