@@ -57,8 +57,8 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway to `fleet`, for whoever has one of `keys` or, without them, for anyone. Requests run
-    /// until `drain` cuts them.
+    /// A gateway to `fleet`, for whoever has one of `keys` or, without them, for anyone. Requests are
+    /// counted in `drain`.
     pub(crate) fn new(
         config: &ProxyConfig,
         keys: Option<Arc<Keys>>,
@@ -97,33 +97,33 @@ impl Gateway {
         let mut client = Client::new(session, stopping.clone(), &self.timeouts);
         let incoming = client.read_header().await?;
         let _running = self.drain.requests.enter();
-        let answered = pin!(self.answer(client, incoming));
-        tokio::select! {
-            biased;
-            reusable = answered => reusable,
-            () = self.drain.is_cut() => None,
-        }
+        self.answer(&mut client, incoming).await?;
+        client.reuse().await
     }
 
-    /// Answers one request, and remembers what came of it.
-    async fn answer(&self, client: Client, incoming: Incoming) -> Option<ReusedHttpStream> {
+    /// Answers one request, and remembers what came of it. `None`: no other can follow.
+    async fn answer(&self, client: &mut Client, incoming: Incoming) -> Option<()> {
         let header = (incoming == Incoming::Request).then(|| client.header());
         let mut exchange = Exchange::begin(&self.metrics, header);
         let span = exchange.span();
-        let reusable = self.conclude(client, &mut exchange, incoming).instrument(span).await;
+        let goes_on = {
+            // Pinned first, for what is instrumented is moved.
+            let concluded = pin!(self.conclude(client, &mut exchange, incoming));
+            concluded.instrument(span).await
+        };
         exchange.end();
-        reusable
+        goes_on
     }
 
     /// Whatever comes of a request, its client is told.
     async fn conclude(
         &self,
-        mut client: Client,
+        client: &mut Client,
         exchange: &mut Exchange,
         incoming: Incoming,
-    ) -> Option<ReusedHttpStream> {
+    ) -> Option<()> {
         let outcome = match incoming {
-            Incoming::Request => self.journey(&mut client, exchange).await,
+            Incoming::Request => self.journey(client, exchange).await,
             Incoming::Malformed => Err(RequestError::MalformedHeader.into()),
         };
         match outcome {
@@ -143,7 +143,7 @@ impl Gateway {
                 return None;
             }
         }
-        client.finish().await
+        client.end().await.ok()
     }
 
     /// From the header to the last byte of the answer.

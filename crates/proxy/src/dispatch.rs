@@ -223,7 +223,7 @@ impl Dispatcher {
     ///
     /// A connection that went stale in the pool is not the node's failure: a new one is tried. But
     /// if none can be had, the node may have taken the request and died of it, and that is what
-    /// counts. A request that may not be replayed gets a new connection at once.
+    /// counts. A request that may not be replayed gets a connection that cannot have gone stale.
     async fn ask(
         &self,
         attempt: &Attempt,
@@ -233,11 +233,13 @@ impl Dispatcher {
         let token =
             node.token.as_ref().and_then(|token| HeaderValue::from_str(token.expose()).ok());
         let fields = NodeFields { token, traceparent: attempt.traceparent() };
-        let pooled = outgoing.replayable.then(|| self.pool.take(&node.into())).flatten();
+        let pooled = self.pool.take(&node.into(), outgoing.replayable);
         let mut unanswered = None;
         if let Some(connection) = pooled {
             match connection.exchange(outgoing, &fields, self.first_byte).await {
-                Err(error @ UpstreamError::Unanswered(_)) => unanswered = Some(error),
+                Err(error @ UpstreamError::Unanswered(_)) if outgoing.replayable => {
+                    unanswered = Some(error);
+                }
                 answered => return answered,
             }
         }

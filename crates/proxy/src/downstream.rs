@@ -224,13 +224,18 @@ impl Client {
         self.answer_json(error.status(), headers, error.body()).await
     }
 
-    /// Ends the answer; the connection, if another request may follow on it.
-    pub(crate) async fn finish(mut self) -> Option<ReusedHttpStream> {
-        let settings = HttpPersistentSettings::for_session(&self.session);
+    /// Ends the answer, and reads what is left of the request.
+    pub(crate) async fn end(&mut self) -> Result<(), ClientGone> {
+        self.session.finish_body().await.map_err(|_| ClientGone)?;
         if self.read.is_some() && !self.session.is_body_done() {
-            self.session.finish_body().await.ok()?;
-            self.session.drain_request_body().await.ok()?;
+            self.session.drain_request_body().await.map_err(|_| ClientGone)?;
         }
+        Ok(())
+    }
+
+    /// The connection after [`Self::end`], if another request may follow on it.
+    pub(crate) async fn reuse(self) -> Option<ReusedHttpStream> {
+        let settings = HttpPersistentSettings::for_session(&self.session);
         let reusable = self.session.finish().await.ok()??;
         Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
     }

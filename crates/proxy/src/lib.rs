@@ -16,6 +16,7 @@ mod app;
 mod attempt;
 mod auth;
 mod body;
+mod corked;
 mod dispatch;
 mod downstream;
 mod drain;
@@ -39,6 +40,7 @@ mod stream;
 pub mod tls;
 mod unwritten;
 mod upstream;
+mod workers;
 
 pub use metrics::METRICS;
 pub use routing::Fleet;

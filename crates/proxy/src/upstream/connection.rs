@@ -4,6 +4,7 @@ use super::{ResponseHead, UpstreamError, head};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method};
 use inferno_shared::telemetry::trace_context::TRACEPARENT;
+use nix::errno::Errno;
 use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -91,6 +92,11 @@ impl Connection {
     pub(crate) fn is_quiet(&self) -> bool {
         let error = self.stream.try_read(&mut [0; 1]).err();
         error.is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// [`Self::is_quiet`], asked of the system: the runtime learns of what arrived only between two turns.
+    pub(crate) fn is_surely_quiet(&self) -> bool {
+        matches!(nix::unistd::read(&self.stream, &mut [0; 1]), Err(Errno::EAGAIN))
     }
 
     /// Sends `request` with the node's own `fields`, and reads the answer's head within `patience`.
