@@ -3,6 +3,7 @@
 use crate::{
     auth::Caller,
     body::Bodies,
+    cors::Cors,
     dispatch::{Answer, Dispatcher, RouteKeys},
     downstream::{Client, Incoming},
     drain::Drain,
@@ -41,6 +42,8 @@ const SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
 /// What all requests share.
 pub(crate) struct Gateway {
     keys: Option<Arc<Keys>>,
+    /// Which web pages may come; none: nothing is said of it.
+    cors: Option<Cors>,
     bodies: Bodies,
     requests: Requests,
     dispatcher: Dispatcher,
@@ -66,6 +69,7 @@ impl Gateway {
         let policy = routing::policy(config.routing.policy);
         Self {
             keys,
+            cors: Cors::new(&config.cors),
             bodies: Bodies::new(config),
             requests: Requests::new(&config.limits),
             dispatcher: Dispatcher::new(fleet, policy, config, Arc::clone(&metrics)),
@@ -113,9 +117,12 @@ impl Gateway {
         exchange: &mut Exchange,
         incoming: Incoming,
     ) -> Option<ReusedHttpStream> {
+        if let (Some(cors), Incoming::Request) = (&self.cors, incoming) {
+            client.grant(cors.grant(&client.header().headers));
+        }
         let outcome = match incoming {
             Incoming::Request => self.journey(&mut client, exchange).await,
-            Incoming::Malformed => Err(RequestError::MalformedHeader.into()),
+            Incoming::Faulty(fault) => Err(RequestError::from(fault).into()),
         };
         match outcome {
             Ok(()) => {}
@@ -143,6 +150,13 @@ impl Gateway {
         client: &mut Client,
         exchange: &mut Exchange,
     ) -> Result<(), Interruption> {
+        let (header, cors) = (client.header(), self.cors.as_ref());
+        let asked =
+            cors.and_then(|cors| cors.preflight(&header.method, &header.headers, exchange.route));
+        if let Some(leave) = asked {
+            exchange.answered(StatusCode::NO_CONTENT);
+            return Ok(client.begin(StatusCode::NO_CONTENT, leave, None).await?);
+        }
         let caller = Caller::of(&client.header().headers, self.keys.as_deref())?;
         exchange.line.key_id = caller.key_id();
         let _place = self.requests.admit()?;

@@ -6,6 +6,7 @@
 
 use crate::{
     app::Gateway,
+    bounded::Bounded,
     drain::Drain,
     keys::{Keys, KeysError},
     limits::Connections,
@@ -288,7 +289,7 @@ impl ServerApp for FrontDoor {
             _ = stop.wait_for(|stop| *stop) => return None,
         };
         if !http2 {
-            return self.http1.process_new(stream, stopping).await;
+            return self.http1.process_new(Box::new(Bounded::new(stream)), stopping).await;
         }
         self.serve_http2(stream, stopping).await;
         None

@@ -13,6 +13,7 @@ mod keys;
 mod limits;
 mod retry;
 mod routing;
+mod smuggling;
 mod streaming;
 mod support;
 mod tls;

@@ -252,6 +252,16 @@ impl Wire {
         self.input.drain(..length).collect()
     }
 
+    /// As [`Wire::exactly`], from a peer that may end the connection; none, if it did.
+    pub async fn try_exactly(&mut self, length: usize) -> Option<Vec<u8>> {
+        while self.input.len() < length {
+            if !self.more().await {
+                return None;
+            }
+        }
+        Some(self.input.drain(..length).collect())
+    }
+
     async fn through(&mut self, end: &[u8]) -> Vec<u8> {
         loop {
             if let Some(at) = self.input.windows(end.len()).position(|window| window == end) {
