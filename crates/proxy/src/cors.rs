@@ -124,10 +124,10 @@ mod tests {
     }
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let field = |(name, value): &(_, _)| {
-            (HeaderName::from_static(name), HeaderValue::from_static(value))
-        };
-        fields.iter().map(field).collect()
+        let fields = fields
+            .iter()
+            .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        fields.collect()
     }
 
     const PAGE: (&str, &str) = ("origin", "https://app.example");

@@ -178,7 +178,7 @@ mod tests {
             assert_eq!(check(&header, Some(raw)), Ok(()), "{host}");
         }
         assert_eq!(judged(&[]), Err(Fault::Ambiguous("host is missing")));
-        for host in ["", "a b", "a/b", "a,b", "[::1"] {
+        for host in ["", "a b", "a/b", "[::1"] {
             let why = Err(Fault::Ambiguous("host is not the name of a host"));
             let mut header = header(&[]);
             header.append_header("host", host).expect("a field");

@@ -5,6 +5,7 @@
 
 mod bodies;
 mod cancellation;
+mod cors;
 mod draining;
 mod errors;
 mod http;
@@ -13,6 +14,7 @@ mod keys;
 mod limits;
 mod retry;
 mod routing;
+mod slow;
 mod smuggling;
 mod streaming;
 mod support;
