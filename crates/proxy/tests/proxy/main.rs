@@ -5,6 +5,7 @@
 
 mod bodies;
 mod cancellation;
+mod chaos;
 mod cors;
 mod draining;
 mod errors;
@@ -12,6 +13,7 @@ mod http;
 mod http2;
 mod keys;
 mod limits;
+mod pains;
 mod retry;
 mod routing;
 mod slow;

@@ -77,7 +77,7 @@ async fn a_body_that_drips_is_cut_however_steadily() {
         let answer = within("an answer", drip(&mut client, std::iter::repeat(b' '))).await;
         assert!(answer.starts_with("HTTP/1.1 408 "), "{framing}: {answer}");
         assert!(
-            answer.contains("request_timeout") && answer.contains("connection: close"),
+            answer.contains("request_timeout") && answer.contains("Connection: close"),
             "{answer}"
         );
     }
