@@ -2,12 +2,9 @@
 //! threads as there are processors, with keep-alive on both sides, timeouts, metrics and a line a
 //! request in a file.
 
-use crate::{
-    debian,
-    upstream::MODEL,
-};
+use crate::{debian, upstream::MODEL};
 use inferno_proxy::keys::{NewKey, Timestamp, create};
-use inferno_shared::config::keys::find;
+use inferno_shared::config::{KeyLimits, keys::find};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -156,9 +153,12 @@ fn new_key(file: &Path) -> String {
     let new = NewKey {
         name: "bench".into(),
         models: Some(vec![MODEL.into()]),
-        expires: None,
-        priority: 0,
-        explain: false,
+        limits: KeyLimits {
+            concurrency_max: Some(1 << 40),
+            requests_per_minute: Some(1 << 40),
+            tokens_per_minute: Some(1 << 50),
+        },
+        ..NewKey::default()
     };
     create(file, new, Timestamp::now()).expect("a key").key.expose().to_owned()
 }
@@ -192,7 +192,8 @@ fn peer(
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let (address, metrics) = (free_address(), free_address());
     let file = folder.path().join("configuration");
-    fs::write(&file, configuration(address, metrics, upstream)).map_err(|error| error.to_string())?;
+    fs::write(&file, configuration(address, metrics, upstream))
+        .map_err(|error| error.to_string())?;
     let said = File::create(folder.path().join("errors")).map_err(|error| error.to_string())?;
     let log = File::create(folder.path().join("log")).map_err(|error| error.to_string())?;
     let mut command = command(&file, folder.path());
@@ -206,7 +207,15 @@ fn peer(
         thread::sleep(Duration::from_millis(10));
     }
     let pids = running.pids();
-    Ok(Gateway { name, address, key: None, pids, operations: None, _running: running, _folder: folder })
+    Ok(Gateway {
+        name,
+        address,
+        key: None,
+        pids,
+        operations: None,
+        _running: running,
+        _folder: folder,
+    })
 }
 
 /// Neither takes port 0.

@@ -4,6 +4,7 @@ use crate::{
     admission::{Admission, Lobby, Need, UsageReader, Visit},
     auth::Caller,
     body::Bodies,
+    cors::Cors,
     dispatch::{Answer, Dispatcher, RouteKeys},
     downstream::{Client, Incoming},
     drain::Drain,
@@ -42,6 +43,8 @@ const SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
 /// What all requests share.
 pub(crate) struct Gateway {
     keys: Option<Arc<Keys>>,
+    /// Which web pages may come; none: nothing is said of it.
+    cors: Option<Cors>,
     bodies: Bodies,
     requests: Requests,
     admission: Arc<Admission>,
@@ -73,6 +76,7 @@ impl Gateway {
             Admission::start(lobby, Arc::clone(&fleet), limits, key_limits, Arc::clone(&metrics));
         Self {
             keys,
+            cors: Cors::new(&config.cors),
             bodies: Bodies::new(config),
             requests: Requests::new(limits),
             admission,
@@ -97,8 +101,13 @@ impl Gateway {
         let mut client = Client::new(session, stopping.clone(), &self.timeouts);
         let incoming = client.read_header().await?;
         let _running = self.drain.requests.enter();
-        self.answer(&mut client, incoming).await?;
-        client.reuse().await
+        match self.answer(&mut client, incoming).await {
+            Some(()) => client.reuse().await,
+            None => {
+                client.abandon().await;
+                None
+            }
+        }
     }
 
     /// Answers one request, and remembers what came of it. `None`: no other can follow.
@@ -122,9 +131,12 @@ impl Gateway {
         exchange: &mut Exchange,
         incoming: Incoming,
     ) -> Option<()> {
+        if let (Some(cors), Incoming::Request) = (&self.cors, incoming) {
+            client.grant(cors.grant(&client.header().headers));
+        }
         let outcome = match incoming {
             Incoming::Request => self.journey(client, exchange).await,
-            Incoming::Malformed => Err(RequestError::MalformedHeader.into()),
+            Incoming::Faulty(fault) => Err(RequestError::from(fault).into()),
         };
         match outcome {
             Ok(()) => {}
@@ -152,6 +164,13 @@ impl Gateway {
         client: &mut Client,
         exchange: &mut Exchange,
     ) -> Result<(), Interruption> {
+        let (header, cors) = (client.header(), self.cors.as_ref());
+        let asked =
+            cors.and_then(|cors| cors.preflight(&header.method, &header.headers, exchange.route));
+        if let Some(leave) = asked {
+            exchange.answered(StatusCode::NO_CONTENT);
+            return Ok(client.begin(StatusCode::NO_CONTENT, leave, None).await?);
+        }
         let caller = Caller::of(&client.header().headers, self.keys.as_deref())?;
         exchange.line.key_id = caller.key_id();
         let _place = self.requests.admit()?;
@@ -335,7 +354,8 @@ impl Gateway {
             if is_computed {
                 answer.ticket.unobserved();
             }
-            relay::body(client, &mut answer.response, patience, sent, |piece| usage.piece(piece)).await
+            relay::body(client, &mut answer.response, patience, sent, |piece| usage.piece(piece))
+                .await
         };
         // Of a refusal nothing was computed.
         if is_computed {

@@ -5,7 +5,13 @@
 //! the [`std::fmt::Display`] text, which names the cause. A `code` is part of the API: clients
 //! branch on it, so codes are added and never reworded.
 
-use crate::{admission::{Limited, Remaining}, headers::EXPLAIN, keys::Refusal, upstream::UpstreamError};
+use crate::{
+    admission::{Limited, Remaining},
+    headers::EXPLAIN,
+    keys::Refusal,
+    strict::{self, Fault},
+    upstream::UpstreamError,
+};
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
@@ -20,6 +26,18 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(crate) enum RequestError {
     #[error("malformed request header")]
     MalformedHeader,
+    #[error("a header that can be read in two ways: {0}")]
+    AmbiguousHeader(&'static str),
+    #[error("malformed chunk in the request body")]
+    MalformedChunk,
+    #[error(
+        "request header over {} bytes or {} fields",
+        strict::HEADER_BYTES_MAX,
+        strict::FIELDS_MAX
+    )]
+    HeaderTooLarge,
+    #[error("request target over {} bytes", strict::TARGET_BYTES_MAX)]
+    TargetTooLong,
     #[error("no API key")]
     MissingKey,
     #[error("API key refused: {}", refusal(.0))]
@@ -87,12 +105,16 @@ impl RequestError {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::MalformedHeader
+            | Self::AmbiguousHeader(_)
+            | Self::MalformedChunk
             | Self::InternalHeader { .. }
             | Self::MalformedJson { .. }
             | Self::MissingParameter { .. }
             | Self::WrongType { .. } => StatusCode::BAD_REQUEST,
             Self::ExplanationRefused => StatusCode::FORBIDDEN,
             Self::MissingKey | Self::Key(_) => StatusCode::UNAUTHORIZED,
+            Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::ReadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UpgradeRequested => StatusCode::NOT_IMPLEMENTED,
             Self::UnknownPath | Self::UnknownModel { .. } | Self::ModelNotAllowed { .. } => {
@@ -123,7 +145,11 @@ impl RequestError {
     /// The stable name that clients branch on.
     pub(crate) fn code(&self) -> &'static str {
         match self {
-            Self::MalformedHeader => "malformed_request",
+            Self::MalformedHeader | Self::AmbiguousHeader(_) | Self::MalformedChunk => {
+                "malformed_request"
+            }
+            Self::HeaderTooLarge => "header_too_large",
+            Self::TargetTooLong => "url_too_long",
             Self::MissingKey => "missing_api_key",
             Self::Key(_) => "invalid_api_key",
             Self::ReadTimeout => "request_timeout",
@@ -162,6 +188,18 @@ impl RequestError {
     fn message(&self) -> String {
         match self {
             Self::MalformedHeader => "The request header is not valid HTTP.".into(),
+            Self::AmbiguousHeader(why) => {
+                format!("The request header could be read in two ways: {why}.")
+            }
+            Self::MalformedChunk => "The request body is not in valid chunks.".into(),
+            Self::HeaderTooLarge => format!(
+                "The request header is larger than {} bytes or has more than {} fields.",
+                strict::HEADER_BYTES_MAX,
+                strict::FIELDS_MAX
+            ),
+            Self::TargetTooLong => {
+                format!("The URL is longer than {} bytes.", strict::TARGET_BYTES_MAX)
+            }
             Self::MissingKey => {
                 "An API key is required, in the header 'Authorization: Bearer KEY'.".into()
             }
@@ -260,6 +298,18 @@ impl RequestError {
         }
     }
 
+    /// Where the request ends is not known, and so neither where the next one begins: its connection ends.
+    pub(crate) fn is_about_framing(&self) -> bool {
+        matches!(
+            self,
+            Self::MalformedHeader
+                | Self::AmbiguousHeader(_)
+                | Self::MalformedChunk
+                | Self::HeaderTooLarge
+                | Self::TargetTooLong
+        )
+    }
+
     /// The id of the key that was refused, where it was shown whole.
     pub(crate) fn key_id(&self) -> Option<Arc<str>> {
         match self {
@@ -293,6 +343,17 @@ impl RequestError {
     /// The same object as a server-sent event, for a stream whose status is already out.
     pub(crate) fn event(&self) -> Bytes {
         [b"data: ".as_slice(), &self.body(), b"\n\n"].concat().into()
+    }
+}
+
+impl From<Fault> for RequestError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Malformed => Self::MalformedHeader,
+            Fault::Ambiguous(why) => Self::AmbiguousHeader(why),
+            Fault::TooLarge => Self::HeaderTooLarge,
+            Fault::TargetTooLong => Self::TargetTooLong,
+        }
     }
 }
 
@@ -358,6 +419,10 @@ mod tests {
         ];
         let own = [
             RequestError::MalformedHeader,
+            RequestError::AmbiguousHeader(""),
+            RequestError::MalformedChunk,
+            RequestError::HeaderTooLarge,
+            RequestError::TargetTooLong,
             RequestError::MissingKey,
             RequestError::Key(Refusal::Unknown),
             RequestError::ModelNotAllowed { model: model.clone() },

@@ -1,6 +1,6 @@
 //! Which header fields pass, in each direction, pure.
 
-use crate::error::RequestError;
+use crate::{cors, error::RequestError};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use inferno_shared::telemetry::trace_context::{TRACEPARENT, TRACESTATE};
 
@@ -84,11 +84,13 @@ pub(crate) fn to_backend<'a>(
 }
 
 /// What of a backend's header goes to the client, and the id of the request. The length stays: it
-/// is told anew where the body keeps it.
+/// is told anew where the body keeps it; and so does whom browsers should let in, which is ours to say.
 pub(crate) fn to_client(headers: &HeaderMap, request_id: &HeaderValue) -> HeaderMap {
     let named = named_by_connection(headers);
     let stays = |name: &HeaderName| {
-        name.as_str().starts_with(INTERNAL_PREFIX) || *name == header::CONTENT_LENGTH
+        name.as_str().starts_with(INTERNAL_PREFIX)
+            || *name == header::CONTENT_LENGTH
+            || cors::is_ours(name)
     };
     let mut out = HeaderMap::with_capacity(headers.len() + 4);
     for (name, value) in headers {
@@ -158,6 +160,7 @@ mod tests {
     fn neither_internal_nor_connection_fields_reach_a_client() {
         let headers = map(&[
             ("x-inferno-step", "9"),
+            ("access-control-allow-origin", "*"),
             ("connection", "close"),
             ("content-length", "3"),
             ("content-type", "application/json"),

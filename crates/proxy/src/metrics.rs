@@ -3,7 +3,7 @@
 
 use crate::{
     admission::{self, Lobby},
-    route::Route, 
+    route::Route,
     routing::Fleet,
     upstream::UpstreamError,
 };

@@ -72,14 +72,23 @@ impl Route {
         if self == Self::Chat { 2 } else { 1 }
     }
 
+    /// The methods that it has; `None`: there is no such endpoint.
+    pub(crate) fn methods(self) -> Option<&'static str> {
+        match self {
+            Self::Unknown => None,
+            Self::Models => Some("GET, HEAD"),
+            _ => Some("POST"),
+        }
+    }
+
     /// Refuses a method that the endpoint does not have.
     pub(crate) fn check(self, method: &Method) -> Result<(), RequestError> {
-        let (allowed, allow) = match self {
-            Self::Unknown => return Err(RequestError::UnknownPath),
-            Self::Models => (matches!(*method, Method::GET | Method::HEAD), "GET, HEAD"),
+        let allow = self.methods().ok_or(RequestError::UnknownPath)?;
+        let allowed = match self {
+            Self::Models => matches!(*method, Method::GET | Method::HEAD),
             // Without a body there is no model, and without a model nobody to ask.
             Self::Passthrough if *method == Method::GET => return Err(RequestError::UnknownPath),
-            _ => (*method == Method::POST, "POST"),
+            _ => *method == Method::POST,
         };
         if allowed { Ok(()) } else { Err(RequestError::MethodNotAllowed { allow }) }
     }
@@ -172,6 +181,7 @@ mod tests {
     #[test]
     fn methods_are_checked() {
         assert!(Route::Chat.check(&Method::POST).is_ok());
+        assert!(matches!(Route::Unknown.check(&Method::POST), Err(RequestError::UnknownPath)));
         assert!(matches!(
             Route::Chat.check(&Method::GET),
             Err(RequestError::MethodNotAllowed { allow: "POST" })

@@ -7,7 +7,7 @@
 use crate::{
     admission::Lobby,
     app::Gateway,
-    corked::Corked,
+    client_stream::ClientStream,
     drain::Drain,
     keys::{Keys, KeysError},
     limits::Connections,
@@ -32,14 +32,7 @@ use pingora_core::{
     server::ShutdownWatch,
 };
 use std::{
-    fmt,
-    future::poll_fn,
-    io,
-    net::SocketAddr,
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
+    fmt, future::poll_fn, io, net::SocketAddr, pin::pin, sync::Arc, task::Poll, time::Duration,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -276,7 +269,7 @@ impl FrontDoor {
     /// Serves one HTTP/1 request after another. Pingora would do the same, with a future on the heap for
     /// each, into which the session is moved.
     async fn serve_http1(&self, stream: Stream, stopping: &ShutdownWatch) {
-        let mut session = ServerSession::new_http1(Box::new(Corked::new(stream)));
+        let mut session = ServerSession::new_http1(Box::new(ClientStream::new(stream)));
         session.set_keepalive((!*stopping.borrow()).then_some(KEEP_ALIVE_S));
         while let Some(reused) = self.gateway.serve(session, stopping).await {
             let (stream, settings) = reused.consume();

@@ -105,7 +105,8 @@ impl<W> FairQueue<W> {
     /// Takes a place at once, if one is free and nobody waits.
     pub fn try_run(&mut self, claim: Claim<'_>, places: &impl Places) -> bool {
         let running = self.lanes.get(claim.model).map_or(0, |lane| lane.running);
-        let is_free = self.waiting == 0 && self.running < places.total() && running < places.of(claim.model);
+        let is_free =
+            self.waiting == 0 && self.running < places.total() && running < places.of(claim.model);
         if is_free {
             let lane = self.lanes.entry(Arc::clone(claim.model)).or_default();
             let account = lane.account(&claim);
@@ -134,9 +135,10 @@ impl<W> FairQueue<W> {
     pub fn call(&mut self, places: &impl Places) -> Vec<W> {
         let mut called = Vec::new();
         while self.waiting > 0 && self.running < places.total() {
-            let open = self.lanes.iter_mut().filter(|(model, lane)| {
-                lane.waiting > 0 && lane.running < places.of(model)
-            });
+            let open = self
+                .lanes
+                .iter_mut()
+                .filter(|(model, lane)| lane.waiting > 0 && lane.running < places.of(model));
             let Some((_, lane)) = open.min_by_key(|(_, lane)| lane.head()) else { break };
             let Some(waiter) = lane.run_next() else { break };
             self.running += 1;

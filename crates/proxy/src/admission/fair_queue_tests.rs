@@ -74,7 +74,8 @@ fn places_are_shared_by_tokens_and_not_by_requests() {
         let cost = if running == "long" { 100 } else { 10 };
         let called = scene.end(running, if running == "other" { 1 } else { cost }, cost);
         running = called[0];
-        *tokens.get_mut(running).expect("one of the two") += if running == "long" { 100 } else { 10 };
+        *tokens.get_mut(running).expect("one of the two") +=
+            if running == "long" { 100 } else { 10 };
     }
     assert!(tokens["long"].abs_diff(tokens["short"]) <= 110, "{tokens:?}");
 }

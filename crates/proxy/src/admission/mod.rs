@@ -170,7 +170,8 @@ impl Admission {
     /// Other proxies may have come or gone, and backends too, with places for some who wait.
     fn fleet_changed(&self) {
         let snapshot = self.fleet.snapshot();
-        let others = if self.limits.divide_among_proxies { snapshot.proxies_that_serve() } else { 0 };
+        let others =
+            if self.limits.divide_among_proxies { snapshot.proxies_that_serve() } else { 0 };
         self.proxies.store(1 + others as u64, Relaxed);
         self.lobby.lock().call(&self.room(&snapshot));
     }
@@ -225,8 +226,14 @@ pub(crate) struct Visit<'a> {
 enum Place {
     /// It neither waits nor runs.
     None,
-    Waiting { model: Arc<str>, number: u64, called: Receiver<Verdict> },
-    Running { model: Arc<str> },
+    Waiting {
+        model: Arc<str>,
+        number: u64,
+        called: Receiver<Verdict>,
+    },
+    Running {
+        model: Arc<str>,
+    },
 }
 
 impl Visit<'_> {
@@ -247,7 +254,11 @@ impl Visit<'_> {
     ///
     /// # Errors
     /// If too many wait, or it took too long.
-    pub(crate) async fn wait(&mut self, model: &str, priority: i32) -> Result<Duration, RequestError> {
+    pub(crate) async fn wait(
+        &mut self,
+        model: &str,
+        priority: i32,
+    ) -> Result<Duration, RequestError> {
         let (admission, began) = (self.admission, Instant::now());
         self.place = self.take_place(model.into(), priority);
         if let Place::Waiting { called, model, .. } = &mut self.place {

@@ -49,7 +49,12 @@ impl Tenants {
         let usage = self.0.entry(Tenant::clone(tenant)).or_default();
         if let Some(limit) = limits.concurrency_max.filter(|&limit| usage.running >= limit) {
             let wait = Wait::For(CONCURRENCY_WAIT);
-            return Err(Limited { limit: Limit::Concurrency, most: limit, wait, remaining: usage.remaining(limits, now) });
+            return Err(Limited {
+                limit: Limit::Concurrency,
+                most: limit,
+                wait,
+                remaining: usage.remaining(limits, now),
+            });
         }
         let spent = match limits.requests_per_minute {
             None => Spent::default(),
@@ -84,11 +89,13 @@ impl Tenants {
             true => tokens.amount.min(most),
             false => tokens.amount,
         };
-        usage.tokens.spend(most, amount, now).map(|second| Spent { second, amount }).map_err(|wait| {
-            usage.requests.correct(entered.second, entered.amount, 0, now);
-            let remaining = usage.remaining(limits, now);
-            Limited { limit: Limit::Tokens { needed: amount }, most, wait, remaining }
-        })
+        usage.tokens.spend(most, amount, now).map(|second| Spent { second, amount }).map_err(
+            |wait| {
+                usage.requests.correct(entered.second, entered.amount, 0, now);
+                let remaining = usage.remaining(limits, now);
+                Limited { limit: Limit::Tokens { needed: amount }, most, wait, remaining }
+            },
+        )
     }
 
     /// Of what was `reserved`, so many tokens were `used`.
@@ -111,7 +118,12 @@ impl Tenants {
     }
 
     /// What `tenant` has left of its limits.
-    pub(crate) fn remaining(&mut self, tenant: &Tenant, limits: &KeyLimits, now: Duration) -> Remaining {
+    pub(crate) fn remaining(
+        &mut self,
+        tenant: &Tenant,
+        limits: &KeyLimits,
+        now: Duration,
+    ) -> Remaining {
         self.0.get_mut(tenant).map_or_else(Remaining::default, |usage| usage.remaining(limits, now))
     }
 }
@@ -187,14 +199,19 @@ mod tests {
     #[test]
     fn tokens_are_reserved_settled_and_never_promised_twice() {
         let (mut tenants, a) = (Tenants::default(), Tenant::from("a"));
-        let limits = KeyLimits { requests_per_minute: Some(10), tokens_per_minute: Some(100), ..NONE };
+        let limits =
+            KeyLimits { requests_per_minute: Some(10), tokens_per_minute: Some(100), ..NONE };
         let entered = tenants.enter(&a, &limits, NOW).expect("room");
         let reserved = tenants.reserve(&a, &limits, entered, need(80), NOW).expect("room");
         let late = tenants.enter(&a, &limits, NOW).expect("room");
         let limited = tenants.reserve(&a, &limits, late, need(30), NOW).expect_err("20 are left");
         assert_eq!(limited.limit, Limit::Tokens { needed: 30 });
         let left = tenants.remaining(&a, &limits, NOW);
-        assert_eq!(left.requests.map(|(_, left, _)| left), Some(9), "what was refused did not count");
+        assert_eq!(
+            left.requests.map(|(_, left, _)| left),
+            Some(9),
+            "what was refused did not count"
+        );
         tenants.settle(&a, reserved, 15, NOW);
         assert!(tenants.reserve(&a, &limits, late, need(85), NOW).is_ok());
         let limited = tenants.reserve(&a, &limits, late, need(101), NOW).expect_err("never");

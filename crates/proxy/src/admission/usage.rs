@@ -56,7 +56,8 @@ impl UsageReader {
 /// `total_tokens` of the last `usage` in `text`; many a stream has one in each event, which is null until the last.
 fn total(text: &[u8]) -> Option<u64> {
     let at = memmem::rfind(text, FIELD)?;
-    let mut values = serde_json::Deserializer::from_slice(&text[at + FIELD.len()..]).into_iter::<Usage>();
+    let mut values =
+        serde_json::Deserializer::from_slice(&text[at + FIELD.len()..]).into_iter::<Usage>();
     values.next()?.ok().map(|usage| usage.total_tokens)
 }
 

@@ -234,7 +234,7 @@ async fn a_stream_counts_until_it_ends() {
     assert_eq!(client.chunk().await, None);
     scene.proxy.settled().await;
     let mut client = scene.send(0, &chat("")).await;
-    upstream.message().await;
+    let mut upstream = backend.next(upstream).await;
     upstream.say(ok("{}")).await;
     assert_eq!(client.message().await.status(), 200);
 }
@@ -261,10 +261,13 @@ async fn what_a_stream_took_is_settled_by_what_it_tells() {
     assert_eq!(answer.headers["x-should-retry"], "false", "no minute has so many");
     assert!(!answer.headers.contains_key("retry-after"));
     let mut client = scene.send(0, &chat("")).await;
-    upstream.message().await;
+    let mut upstream = backend.next(upstream).await;
     upstream.say("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
     let answer = client.message().await;
-    assert_eq!(answer.headers["x-ratelimit-remaining-tokens"], "188", "512 for an answer of unknown length");
+    assert_eq!(
+        answer.headers["x-ratelimit-remaining-tokens"], "188",
+        "512 for an answer of unknown length"
+    );
     scene.proxy.settled().await;
     let answer = scene.answer(0, &chat(r#","max_tokens":2000"#)).await;
     assert_eq!(answer.headers["x-ratelimit-remaining-tokens"], "700", "a refusal took none");
@@ -278,7 +281,11 @@ async fn limits_are_divided_among_the_proxies_that_serve() {
     backend.allowed.add_permits(9);
     let proxy = |id: &str, state| {
         let other = node(id, "127.0.0.1:9".parse().unwrap(), state);
-        Arc::new(NodeView { node_type: NodeType::Proxy, models: Vec::new(), ..NodeView::clone(&other) })
+        Arc::new(NodeView {
+            node_type: NodeType::Proxy,
+            models: Vec::new(),
+            ..NodeView::clone(&other)
+        })
     };
     let told = async |others: Vec<Arc<NodeView>>, limit: &str| {
         scene.proxy.members.set([vec![Arc::clone(&backend.node)], others].concat());
@@ -348,7 +355,11 @@ async fn whoever_waits_is_called_when_a_backend_comes_and_forgotten_when_it_leav
     scene.waiting(1).await;
     scene.proxy.members.set(Vec::new());
     let answer = waits.message().await;
-    assert_eq!(refusal(&answer), refused(503, "no_backends"), "at once, and not when its time is up");
+    assert_eq!(
+        refusal(&answer),
+        refused(503, "no_backends"),
+        "at once, and not when its time is up"
+    );
     second.allowed.add_permits(1);
     assert_eq!(last.message().await.status(), 200);
 }

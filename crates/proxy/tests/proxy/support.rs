@@ -165,6 +165,15 @@ impl Backend {
         (wire, request)
     }
 
+    /// The connection on which the next request came: `last`, or a new one, as another of the proxy's threads has its
+    /// own.
+    pub async fn next(&self, mut last: Wire) -> Wire {
+        tokio::select! {
+            _ = last.message() => last,
+            (new, _) = self.receive() => new,
+        }
+    }
+
     pub fn in_flight(&self) -> u32 {
         self.node.load.in_flight()
     }
@@ -263,6 +272,16 @@ impl Wire {
             assert!(self.more().await, "the connection ended within {length} bytes");
         }
         self.input.drain(..length).collect()
+    }
+
+    /// As [`Wire::exactly`], from a peer that may end the connection; none, if it did.
+    pub async fn try_exactly(&mut self, length: usize) -> Option<Vec<u8>> {
+        while self.input.len() < length {
+            if !self.more().await {
+                return None;
+            }
+        }
+        Some(self.input.drain(..length).collect())
     }
 
     async fn through(&mut self, end: &[u8]) -> Vec<u8> {

@@ -6,7 +6,7 @@
 use super::kind::{
     Kind::{
         self, Address, Boolean, Bytes, Choice, Count, Device, HeaderName, Host, List, LogFilter,
-        Milliseconds, Network, NodeId, Operations, Path, Ratio, Secret, Text, Url,
+        Milliseconds, Network, NodeId, Operations, Origin, Path, Ratio, Secret, Text, Url,
     },
     Range, none,
 };
@@ -94,6 +94,8 @@ const OPEN: Range = Range::between(1, 1_000_000);
 /// As [`OPEN`], or none at all.
 const OPEN_OR_NONE: Range = Range::between(0, 1_000_000);
 const ANY: Range = Range::from(0);
+/// Up to a day: no browser remembers for longer.
+const DAY_S: Range = Range::between(0, 86_400);
 /// A shorter lease would be renewed without end.
 const LEASE_MS: Range = Range::from(1_000);
 /// Most of `backend.max_concurrency`: a step of the engine has no room for more sequences.
@@ -352,6 +354,34 @@ pub const KEYS: &[Key] = &[
     )
     .or("none: clients need no certificate"),
     key(
+        "proxy.cors.allow_origins",
+        List(&Origin),
+        "The web pages that may call the API from a browser, by their origins, or `*` for all. Empty: none, and no \
+         answer has a CORS header. It says which pages browsers let in, and is no protection: that is what keys are.",
+    ),
+    key(
+        "proxy.cors.allow_headers",
+        List(&HeaderName),
+        "The header fields that those pages may send, besides the few that need no leave; `*`: whichever they ask \
+         for, `authorization` among them.",
+    ),
+    key(
+        "proxy.cors.expose_headers",
+        List(&HeaderName),
+        "The header fields of answers that those pages may read, besides the few that need no leave.",
+    ),
+    key(
+        "proxy.cors.max_age_s",
+        Count(DAY_S),
+        "For how long a browser may remember what it was told before it asks again, in seconds.",
+    ),
+    key(
+        "proxy.cors.allow_credentials",
+        Boolean,
+        "Pages may let the browser add cookies and client certificates. API keys in `authorization` do not need it. \
+         Not with the origin `*`.",
+    ),
+    key(
         "proxy.drain_timeout_ms",
         Milliseconds(ANY),
         "How long running requests may take after SIGTERM; then they are cut.",
@@ -432,6 +462,7 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ("proxy.timeouts", "The proxy's patience at each stage of a request."),
     ("proxy.retry", "When the proxy asks another backend: never after a byte of an answer came."),
     ("proxy.tls", "TLS between clients and the proxy."),
+    ("proxy.cors", "Which web pages may call the API from a browser (CORS)."),
     ("backend", "The backend's inference side. A proxy ignores it."),
 ];
 

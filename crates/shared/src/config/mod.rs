@@ -29,8 +29,8 @@ pub use reference::reference;
 pub use sample::sample;
 pub use schema::{
     BackendConfig, Config, HealthConfig, KeyLimits, LogConfig, LogFormat, NodeConfig, Notices,
-    OperationsConfig, OtlpConfig, ProxyConfig, ProxyLimits, ProxyRetry, ProxyTimeouts, ProxyTls,
-    RegistrationConfig, RoutingConfig, RoutingPolicy, TelemetryConfig, TlsConfig,
+    OperationsConfig, OtlpConfig, ProxyConfig, ProxyCors, ProxyLimits, ProxyRetry, ProxyTimeouts,
+    ProxyTls, RegistrationConfig, RoutingConfig, RoutingPolicy, TelemetryConfig, TlsConfig,
 };
 pub(crate) use secret::read_file as read_secret_file;
 pub use secret::{HIDDEN, Secret};

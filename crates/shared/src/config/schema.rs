@@ -183,6 +183,8 @@ pub struct ProxyConfig {
     pub keys_file: Option<PathBuf>,
     /// TLS for clients.
     pub tls: ProxyTls,
+    /// Which web pages may use it.
+    pub cors: ProxyCors,
     /// How long running requests may take to finish after SIGTERM.
     pub drain_timeout_ms: u64,
 }
@@ -291,6 +293,22 @@ pub struct ProxyTls {
     pub key_file: Option<PathBuf>,
     /// Certificates, PEM, one of which must have signed a client's; none: clients need none.
     pub client_ca_file: Option<PathBuf>,
+}
+
+/// `proxy.cors.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProxyCors {
+    /// Whose pages may call the API: origins, or `*`; none: nobody is told anything of CORS.
+    pub allow_origins: Vec<String>,
+    /// The request's header fields that they may set; `*`: whichever they ask for.
+    pub allow_headers: Vec<String>,
+    /// The answer's header fields that they may read.
+    pub expose_headers: Vec<String>,
+    /// How long a browser may remember what it was allowed, seconds.
+    pub max_age_s: u64,
+    /// Their requests may bring cookies and client certificates.
+    pub allow_credentials: bool,
 }
 
 /// `proxy.timeouts.*`
@@ -443,7 +461,22 @@ impl Default for ProxyConfig {
             retry: ProxyRetry::default(),
             keys_file: None,
             tls: ProxyTls::default(),
+            cors: ProxyCors::default(),
             drain_timeout_ms: 30_000,
+        }
+    }
+}
+
+impl Default for ProxyCors {
+    fn default() -> Self {
+        Self {
+            allow_origins: Vec::new(),
+            allow_headers: vec!["*".into()],
+            expose_headers: ["x-request-id", "retry-after", "x-should-retry"]
+                .map(Into::into)
+                .into(),
+            max_age_s: 600,
+            allow_credentials: false,
         }
     }
 }

@@ -136,7 +136,8 @@ impl Snapshot {
 
     /// How many other proxies take requests.
     pub fn proxies_that_serve(&self) -> usize {
-        let serves = |node: &&Arc<NodeView>| matches!(node.state, NodeState::Ready | NodeState::Suspect);
+        let serves =
+            |node: &&Arc<NodeView>| matches!(node.state, NodeState::Ready | NodeState::Suspect);
         self.proxies().filter(serves).count()
     }
 

@@ -1,8 +1,11 @@
-//! A client's stream whose small writes leave together.
+//! A client's HTTP/1 stream, as Pingora reads and writes it, with two things that it does not do.
 //!
-//! Pingora writes the head of an answer and then its body. Each write to a socket costs about as much as
-//! everything else that is done for a small answer, so what is written here waits for the flush that
+//! *Small writes leave together.* Pingora writes the head of an answer and then its body. Each write to a socket costs
+//! about as much as everything else that is done for a small answer, so what is written here waits for the flush that
 //! ends a body or a chunk, or for more than is worth copying, which then leaves with it.
+//!
+//! *A header has a limit.* Pingora collects up to a mebibyte of one, and parses from its beginning whenever some of it
+//! comes: memory and time that a client could take for every connection. Its limit cannot be set, so the stream ends.
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
@@ -13,7 +16,10 @@ use pingora_core::protocols::{
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -21,16 +27,29 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Most that waits, bytes: a head and a short body.
 const WAITING_BYTES_MAX: usize = 2048;
 
-/// A stream that holds back small writes until it is flushed, and otherwise is the one in it.
+/// A stream that holds back small writes until it is flushed, gives no more bytes than it may, and otherwise is the one
+/// in it.
 #[derive(Debug)]
-pub(crate) struct Corked {
+pub(crate) struct ClientStream {
     stream: Stream,
     waiting: BytesMut,
+    /// Bytes it may still give before it fails; the last read may give more.
+    left: AtomicUsize,
 }
 
-impl Corked {
+impl ClientStream {
     pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, waiting: BytesMut::new() }
+        Self { stream, waiting: BytesMut::new(), left: AtomicUsize::new(usize::MAX) }
+    }
+
+    /// From here on it gives about `bytes` and then fails; `usize::MAX`: it does not.
+    pub(crate) fn bound(&self, bytes: usize) {
+        self.left.store(bytes, Relaxed);
+    }
+
+    /// It has given all that it may.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.left.load(Relaxed) == 0
     }
 
     /// Keeps what `slices` hold, if it is short. Says how much that is.
@@ -72,7 +91,7 @@ impl Corked {
     }
 }
 
-impl AsyncWrite for Corked {
+impl AsyncWrite for ClientStream {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -110,52 +129,61 @@ impl AsyncWrite for Corked {
     }
 }
 
-impl AsyncRead for Corked {
+impl AsyncRead for ClientStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, into)
+        let left = self.left.load(Relaxed);
+        if left == 0 {
+            return Poll::Ready(Err(io::Error::other("a header over its limit")));
+        }
+        let before = into.filled().len();
+        let read = ready!(Pin::new(&mut self.stream).poll_read(context, into));
+        if left != usize::MAX {
+            self.bound(left.saturating_sub(into.filled().len() - before));
+        }
+        Poll::Ready(read)
     }
 }
 
 #[async_trait]
-impl Shutdown for Corked {
+impl Shutdown for ClientStream {
     async fn shutdown(&mut self) {
         self.stream.shutdown().await;
     }
 }
 
 #[async_trait]
-impl Peek for Corked {
+impl Peek for ClientStream {
     async fn try_peek(&mut self, into: &mut [u8]) -> io::Result<bool> {
         self.stream.try_peek(into).await
     }
 }
 
-impl UniqueID for Corked {
+impl UniqueID for ClientStream {
     fn id(&self) -> UniqueIDType {
         self.stream.id()
     }
 }
 
 /// Whether there is TLS below decides nothing any more: the protocol is known.
-impl Ssl for Corked {}
+impl Ssl for ClientStream {}
 
-impl GetTimingDigest for Corked {
+impl GetTimingDigest for ClientStream {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         self.stream.get_timing_digest()
     }
 }
 
-impl GetProxyDigest for Corked {
+impl GetProxyDigest for ClientStream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         self.stream.get_proxy_digest()
     }
 }
 
-impl GetSocketDigest for Corked {
+impl GetSocketDigest for ClientStream {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         self.stream.get_socket_digest()
     }
@@ -171,31 +199,31 @@ mod tests {
         net::{TcpListener, TcpStream},
     };
 
-    async fn pair() -> (Corked, TcpStream) {
+    async fn pair() -> (ClientStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("open");
         let (server, _) = listener.accept().await.expect("connected");
-        (Corked::new(Box::new(l4::stream::Stream::from(server))), client)
+        (ClientStream::new(Box::new(l4::stream::Stream::from(server))), client)
     }
 
     #[tokio::test]
     async fn a_head_waits_for_its_body() {
-        let (mut corked, client) = pair().await;
-        corked.write_all(b"head").await.expect("kept");
+        let (mut stream, client) = pair().await;
+        stream.write_all(b"head").await.expect("kept");
         assert!(client.try_read(&mut [0; 8]).is_err(), "nothing was sent");
-        corked.write_all(b"body").await.expect("kept");
-        corked.flush().await.expect("sent");
+        stream.write_all(b"body").await.expect("kept");
+        stream.flush().await.expect("sent");
         client.readable().await.expect("open");
         let mut read = [0; 16];
         assert_eq!(client.try_read(&mut read).expect("both at once"), 8);
-        assert_eq!(corked.waiting.capacity(), 0, "no memory is held");
+        assert_eq!(stream.waiting.capacity(), 0, "no memory is held");
     }
 
     #[tokio::test]
     async fn a_long_body_takes_the_head_along() {
-        let (mut corked, mut client) = pair().await;
-        corked.write_all(b"head").await.expect("kept");
-        corked.write_all(&[b'x'; WAITING_BYTES_MAX]).await.expect("sent");
+        let (mut stream, mut client) = pair().await;
+        stream.write_all(b"head").await.expect("kept");
+        stream.write_all(&[b'x'; WAITING_BYTES_MAX]).await.expect("sent");
         let mut read = vec![0; 4 + WAITING_BYTES_MAX];
         client.read_exact(&mut read).await.expect("all, without a flush");
         assert!(read.starts_with(b"headx"));
@@ -209,7 +237,7 @@ mod tests {
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
-                let (mut corked, mut client) = pair().await;
+                let (mut stream, mut client) = pair().await;
                 let total: usize = pieces.iter().map(|(length, _)| length).sum();
                 let all: Vec<u8> = (0..total).map(|at| (at % 251) as u8).collect();
                 let sent = all.clone();
@@ -220,13 +248,13 @@ mod tests {
                         // In two slices, as a chunk comes.
                         let (one, two) = piece.split_at(length / 3);
                         let mut chunk = bytes::Buf::chain(one, two);
-                        corked.write_all_buf(&mut chunk).await.expect("open");
+                        stream.write_all_buf(&mut chunk).await.expect("open");
                         if flush {
-                            corked.flush().await.expect("open");
+                            stream.flush().await.expect("open");
                         }
                         rest = after;
                     }
-                    AsyncWriteExt::shutdown(&mut corked).await.expect("open");
+                    AsyncWriteExt::shutdown(&mut stream).await.expect("open");
                 };
                 let mut read = Vec::new();
                 let (_, came) = tokio::join!(write, client.read_to_end(&mut read));
