@@ -227,13 +227,7 @@ impl Stage {
         std::fs::write(&secret, SECRET).expect("written");
         let secret = format!("registration.secret_files={}", secret.display());
         let keys_file = folder.path().join("keys.toml");
-        let new = NewKey {
-            name: "client".into(),
-            models: None,
-            expires: None,
-            priority: 0,
-            explain: false,
-        };
+        let new = NewKey { name: "client".into(), ..NewKey::default() };
         let created = create(&keys_file, new, Timestamp::now()).expect("made");
         let key = created.key.expose().to_owned();
         let keys_file = format!("proxy.keys_file={}", keys_file.display());

@@ -2,7 +2,7 @@
 
 use crate::{
     auth::Caller,
-    body::Bodies,
+    body::{Bodies, Body},
     dispatch::{Answer, Dispatcher, RouteKeys},
     downstream::{Client, Incoming},
     drain::Drain,
@@ -16,10 +16,11 @@ use crate::{
     metrics::ProxyMetrics,
     models,
     prompt::{self, PromptHashes},
-    relay,
+    reading, relay,
     route::Route,
     routing::{self, Fleet, prefix::StreamSeen},
     stream::is_event_stream,
+    transform::{self, Defaults, FieldRules, Transform},
     upstream::OutgoingRequest,
 };
 use bytes::Bytes;
@@ -46,6 +47,9 @@ pub(crate) struct Gateway {
     dispatcher: Dispatcher,
     policy: RoutingPolicy,
     session_header: HeaderName,
+    /// Whose backends get what names no model.
+    default_model: Option<String>,
+    transform: Arc<Transform>,
     /// Whoever comes may have routing explained.
     explains_to_anyone: bool,
     timeouts: ProxyTimeouts,
@@ -59,6 +63,7 @@ impl Gateway {
     pub(crate) fn new(
         config: &ProxyConfig,
         keys: Option<Arc<Keys>>,
+        transform: Transform,
         fleet: Arc<dyn Fleet>,
         metrics: Arc<ProxyMetrics>,
         drain: Arc<Drain>,
@@ -70,6 +75,8 @@ impl Gateway {
             requests: Requests::new(&config.limits),
             dispatcher: Dispatcher::new(fleet, policy, config, Arc::clone(&metrics)),
             policy: config.routing.policy,
+            default_model: config.routing.default_model.clone(),
+            transform: Arc::new(transform),
             explains_to_anyone: config.listen.ip().is_loopback(),
             // The configuration's own check has seen to it.
             session_header: config.routing.session_header.parse().unwrap_or(SESSION_ID),
@@ -85,7 +92,7 @@ impl Gateway {
         session: ServerSession,
         stopping: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let mut client = Client::new(session, stopping.clone(), &self.timeouts);
+        let mut client = Client::new(session, stopping.clone(), &self.timeouts, &self.transform);
         let incoming = client.read_header().await?;
         let _running = self.drain.requests.enter();
         let answered = pin!(self.answer(client, incoming));
@@ -146,7 +153,7 @@ impl Gateway {
         let caller = Caller::of(&client.header().headers, self.keys.as_deref())?;
         exchange.line.key_id = caller.key_id();
         let _place = self.requests.admit()?;
-        admit(client, exchange.route)?;
+        admit(client, exchange.route, self.default_model.is_some())?;
         if exchange.route == Route::Models {
             return self.list_models(client, exchange, &caller).await;
         }
@@ -167,14 +174,15 @@ impl Gateway {
         exchange: &mut Exchange,
         caller: &Caller,
     ) -> Result<Answer, Interruption> {
-        let body = self.bodies.read(client).await?;
+        let mut body = self.bodies.read(client).await?;
         let came = Instant::now();
-        let keys = self.route_keys(client.header(), exchange, &body.bytes, caller)?;
+        let keys = self.route_keys(client.header(), exchange, &mut body, caller)?;
         if self.dispatcher.members().candidates(&keys.model).is_some() {
             // Somebody serves it: it is no word of the client's own.
             exchange.line.model = Some(keys.model.clone());
         }
-        let outgoing = outgoing(client.header(), exchange, caller, body.bytes.clone());
+        let rules = &self.transform.request;
+        let outgoing = outgoing(client.header(), exchange, caller, rules, body.bytes.clone());
         let answer = {
             let attempts = &mut exchange.attempts;
             let dispatched = pin!(self.dispatcher.dispatch(&keys, &outgoing, attempts));
@@ -202,38 +210,61 @@ impl Gateway {
         if !caller.may_have_explained(self.explains_to_anyone) {
             return Err(RequestError::ExplanationRefused.into());
         }
-        let body = self.bodies.read(client).await?;
-        let keys = self.route_keys(client.header(), exchange, &body.bytes, caller)?;
+        let mut body = self.bodies.read(client).await?;
+        let keys = self.route_keys(client.header(), exchange, &mut body, caller)?;
         let opinions = self.dispatcher.opinions(&keys)?;
         exchange.line.model = Some(keys.model.clone());
         let answer = explain::answer(self.policy, &keys, opinions);
         answer_json(client, exchange, answer).await
     }
 
-    /// What the request is routed by.
+    /// What the request is routed by. Its body becomes the one for the backend.
     fn route_keys(
         &self,
         header: &RequestHeader,
         exchange: &mut Exchange,
-        body: &[u8],
+        body: &mut Body,
         caller: &Caller,
     ) -> Result<RouteKeys, RequestError> {
-        exchange.line.request_bytes = body.len() as u64;
-        let envelope = Envelope::parse(body)?;
-        if !caller.may_use(&envelope.model) {
-            return Err(RequestError::ModelNotAllowed { model: envelope.model });
+        let bytes = body.bytes.clone();
+        exchange.line.request_bytes = bytes.len() as u64;
+        let (route, passes_all) = (exchange.route, self.default_model.is_some());
+        let defaults = caller.defaults().filter(|_| route.has_defaults());
+        let mut missing = defaults.map(Defaults::missing);
+        let watch = |name: &str| missing.iter_mut().for_each(|missing| missing.saw(name));
+        let envelope = reading::read(route, &header.headers, &bytes, passes_all, watch)?;
+        let asked = self.asked(route, &envelope)?;
+        if !caller.may_use(asked) {
+            return Err(RequestError::ModelNotAllowed { model: asked.into() });
         }
+        let target = self.transform.aliases.model(asked);
+        let named = envelope.model.as_ref().zip(target);
+        if let Some(changed) = transform::body::changed(&bytes, named, missing.as_ref()) {
+            body.replace(changed)?;
+        }
+        let (model, alias) = (target.unwrap_or(asked).to_owned(), target.map(|_| asked.to_owned()));
         let tenant = caller.key_id();
-        let prompt = match exchange.route.has_prompt() {
+        let prompt = match route.has_prompt() {
             true => {
                 let parts = [envelope.tools, envelope.prompt];
-                PromptHashes::of(&envelope.model, tenant.as_deref(), parts)
+                PromptHashes::of(&model, tenant.as_deref(), parts)
             }
-            false => PromptHashes::without_blocks(body.len()),
+            false => PromptHashes::without_blocks(bytes.len()),
         };
         let named = header.headers.get(&self.session_header).map(HeaderValue::as_bytes);
         let session = named.or(envelope.session.as_deref().map(str::as_bytes));
-        Ok(RouteKeys { prompt, session: session.map(prompt::name), model: envelope.model })
+        Ok(RouteKeys { prompt, session: session.map(prompt::name), model, alias })
+    }
+
+    /// The model that a request asks for, or the one for those that may ask for none.
+    fn asked<'a>(
+        &'a self,
+        route: Route,
+        envelope: &'a Envelope<'_>,
+    ) -> Result<&'a str, RequestError> {
+        let default = self.default_model.as_deref().filter(|_| route == Route::Passthrough);
+        let named = envelope.model.as_ref().map(|model| &*model.name);
+        named.or(default).ok_or(RequestError::MissingParameter { param: "model" })
     }
 
     /// The backend's answer becomes the client's.
@@ -246,7 +277,7 @@ impl Gateway {
         let patience = Duration::from_millis(self.timeouts.idle_ms);
         let head = &answer.response.head;
         let is_stream = is_event_stream(&head.headers);
-        let length = if is_stream { None } else { head.body.known_length() };
+        let length = if is_stream { None } else { head.length };
         exchange.answered(head.status);
         let is_computed = head.status.is_success();
         exchange.line.stream = is_stream;
@@ -297,7 +328,8 @@ impl Gateway {
         caller: &Caller,
     ) -> Result<(), Interruption> {
         let path = client.header().uri.path();
-        let body = models::answer(path, &self.dispatcher.members(), caller)?;
+        let body =
+            models::answer(path, &self.dispatcher.members(), &self.transform.aliases, caller)?;
         answer_json(client, exchange, body).await
     }
 }
@@ -315,7 +347,7 @@ async fn answer_json(
 }
 
 /// What can be refused before the body is read.
-fn admit(client: &Client, route: Route) -> Result<(), RequestError> {
+fn admit(client: &Client, route: Route, passes_all: bool) -> Result<(), RequestError> {
     if client.wants_upgrade() {
         return Err(RequestError::UpgradeRequested);
     }
@@ -323,18 +355,19 @@ fn admit(client: &Client, route: Route) -> Result<(), RequestError> {
     if let Some(name) = headers::internal(&header.headers) {
         return Err(RequestError::InternalHeader { name: name.to_string() });
     }
-    route.check(&header.method)
+    route.check(&header.method, passes_all)
 }
 
 fn outgoing(
     header: &RequestHeader,
     exchange: &Exchange,
     caller: &Caller,
+    rules: &FieldRules,
     body: Bytes,
 ) -> OutgoingRequest {
     let target = header.uri.path_and_query().map_or("/", |target| target.as_str());
     let state = exchange.tracestate.as_ref();
-    let headers = headers::to_backend(&header.headers, &exchange.request_id, state);
+    let headers = rules.over(headers::to_backend(&header.headers, &exchange.request_id, state));
     let replayable = exchange.route.is_replayable();
     let request = OutgoingRequest::new(&header.method, target, headers, body, replayable);
     let request = match caller.key_id() {

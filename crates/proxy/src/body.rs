@@ -34,7 +34,17 @@ pub(crate) struct Bodies {
 pub(crate) struct Body {
     /// All of it.
     pub(crate) bytes: Bytes,
-    _share: Share,
+    share: Share,
+}
+
+impl Body {
+    /// Puts `bytes` in the place of what the client sent. What they are more counts too.
+    pub(crate) fn replace(&mut self, bytes: Bytes) -> Result<(), RequestError> {
+        let more = (bytes.len() as u64).saturating_sub(self.share.bytes);
+        self.share.grow(more)?;
+        self.bytes = bytes;
+        Ok(())
+    }
 }
 
 impl Bodies {
@@ -69,7 +79,7 @@ impl Bodies {
             share.grow(piece.len() as u64)?;
             body.extend_from_slice(&piece);
         }
-        Ok(Body { bytes: body.freeze(), _share: share })
+        Ok(Body { bytes: body.freeze(), share })
     }
 
     fn check(&self, length: u64) -> Result<(), RequestError> {

@@ -13,6 +13,7 @@
 use crate::{
     error::{Interruption, RequestError},
     headers::{REQUEST_ID, SHOULD_RETRY},
+    transform::Transform,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
@@ -23,7 +24,7 @@ use pingora_core::{
     server::ShutdownWatch,
 };
 use pingora_http::{RequestHeader, ResponseHeader};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 /// How long an unread request body is read past after its answer. Closing at once would reset the
@@ -54,16 +55,19 @@ pub(crate) struct Client {
     session: ServerSession,
     stopping: ShutdownWatch,
     idle: Duration,
+    transform: Arc<Transform>,
     /// Of the request; `None` until its header was read.
     read: Option<(Method, Version)>,
 }
 
 impl Client {
-    /// A client that may have a request. Writes to it may stall for `timeouts.idle_ms`.
+    /// A client that may have a request. Writes to it may stall for `timeouts.idle_ms`. The paths that it asks for and
+    /// the header fields that it gets are those that `transform` makes of them.
     pub(crate) fn new(
         mut session: ServerSession,
         stopping: ShutdownWatch,
         timeouts: &ProxyTimeouts,
+        transform: &Arc<Transform>,
     ) -> Self {
         let idle = Duration::from_millis(timeouts.idle_ms);
         session.set_write_timeout(Some(idle));
@@ -71,7 +75,7 @@ impl Client {
         if let ServerSession::H1(http1) = &mut session {
             http1.set_pipelining_enabled(true);
         }
-        Self { session, stopping, idle, read: None }
+        Self { session, stopping, idle, transform: Arc::clone(transform), read: None }
     }
 
     /// Waits for a request's header, and for all of it no longer than an idle connection may live.
@@ -85,7 +89,10 @@ impl Client {
         };
         match read {
             Ok(true) => {
-                let header = self.session.req_header();
+                let header = self.session.req_header_mut();
+                if let Some(uri) = self.transform.paths.rewritten(&header.uri) {
+                    header.set_uri(uri);
+                }
                 self.read = Some((header.method.clone(), header.version));
                 Some(Incoming::Request)
             }
@@ -158,6 +165,7 @@ impl Client {
     ) -> Result<(), ClientGone> {
         let (mut parts, ()) = http::Response::new(()).into_parts();
         (parts.status, parts.headers) = (status, headers);
+        self.transform.response.apply(&mut parts.headers);
         let mut head = ResponseHeader::from(parts);
         self.frame(&mut head, length).map_err(|_| ClientGone)?;
         if *self.stopping.borrow() {

@@ -46,6 +46,8 @@ pub(crate) enum RequestError {
     RequestsExhausted { limit: usize },
     #[error("request body is not JSON: {detail}")]
     MalformedJson { detail: String },
+    #[error("request body is not a form: {detail}")]
+    MalformedForm { detail: &'static str },
     #[error("required parameter {param} is missing")]
     MissingParameter { param: &'static str },
     #[error("parameter {param} is not {expected}")]
@@ -83,6 +85,7 @@ impl RequestError {
             Self::MalformedHeader
             | Self::InternalHeader { .. }
             | Self::MalformedJson { .. }
+            | Self::MalformedForm { .. }
             | Self::MissingParameter { .. }
             | Self::WrongType { .. } => StatusCode::BAD_REQUEST,
             Self::ExplanationRefused => StatusCode::FORBIDDEN,
@@ -126,6 +129,7 @@ impl RequestError {
             Self::BodyTooLarge { .. } => "request_too_large",
             Self::BodiesExhausted { .. } | Self::RequestsExhausted { .. } => "overloaded",
             Self::MalformedJson { .. } => "malformed_json",
+            Self::MalformedForm { .. } => "malformed_form",
             Self::MissingParameter { .. } => "missing_required_parameter",
             Self::WrongType { .. } => "invalid_type",
             Self::UnknownModel { .. } | Self::ModelNotAllowed { .. } => "model_not_found",
@@ -180,6 +184,9 @@ impl RequestError {
             }
             Self::MalformedJson { detail } => {
                 format!("The request body is not a valid JSON object: {detail}.")
+            }
+            Self::MalformedForm { detail } => {
+                format!("The request body is not a valid form: {detail}.")
             }
             Self::MissingParameter { param } => format!("The parameter '{param}' is required."),
             Self::WrongType { param, expected } => {
@@ -329,6 +336,7 @@ mod tests {
             RequestError::BodiesExhausted { limit },
             RequestError::RequestsExhausted { limit: 1 },
             RequestError::MalformedJson { detail: String::new() },
+            RequestError::MalformedForm { detail: "" },
             RequestError::MissingParameter { param: "model" },
             RequestError::WrongType { param: "model", expected: "a string" },
             RequestError::UnknownModel { model: model.clone() },

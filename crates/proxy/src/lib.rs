@@ -7,7 +7,7 @@
 //! It is *not* where backends register (that is `inferno_shared`, on the operations port), and it
 //! keeps no state that a restart would miss, but what routing remembers of prompts: who serves what is
 //! read from the membership's snapshot.
-//! It runs no inference, and it rewrites neither requests nor answers.
+//! It runs no inference. Of requests and answers it rewrites what the configuration says (`transform`), and no more.
 
 #![forbid(unsafe_code)]
 
@@ -22,12 +22,14 @@ mod envelope;
 mod error;
 mod exchange;
 mod explain;
+mod form;
 mod headers;
 pub mod keys;
 mod limits;
 mod metrics;
 mod models;
 pub mod prompt;
+mod reading;
 mod relay;
 mod retry;
 mod route;
@@ -36,6 +38,7 @@ mod run;
 mod server;
 mod stream;
 pub mod tls;
+pub mod transform;
 mod unwritten;
 mod upstream;
 

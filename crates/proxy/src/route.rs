@@ -26,6 +26,11 @@ pub(crate) enum Route {
     Unknown,
 }
 
+/// The methods that pass where something passes without a model. `OPTIONS` is a browser's question to the proxy,
+/// `CONNECT` and `TRACE` are nobody's.
+static PASSED: [Method; 6] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+
 impl Route {
     /// Which endpoint `path` is.
     pub(crate) fn of(path: &str) -> Self {
@@ -53,17 +58,25 @@ impl Route {
         matches!(self, Self::Chat | Self::Completions | Self::Passthrough)
     }
 
+    /// Whether a key's defaults are for it: they are parameters of completions, which others may not understand.
+    pub(crate) fn has_defaults(self) -> bool {
+        matches!(self, Self::Chat | Self::Completions)
+    }
+
     /// Which piece of a stream has the first token. A chat's first event tells the role alone, and may come before
     /// anything is computed.
     pub(crate) fn first_token_piece(self) -> u32 {
         if self == Self::Chat { 2 } else { 1 }
     }
 
-    /// Refuses a method that the endpoint does not have.
-    pub(crate) fn check(self, method: &Method) -> Result<(), RequestError> {
+    /// Refuses a method that the endpoint does not have. `passes_all`: what names no model has backends to go to.
+    pub(crate) fn check(self, method: &Method, passes_all: bool) -> Result<(), RequestError> {
         let (allowed, allow) = match self {
             Self::Unknown => return Err(RequestError::UnknownPath),
             Self::Models => (matches!(*method, Method::GET | Method::HEAD), "GET, HEAD"),
+            Self::Passthrough if passes_all => {
+                (PASSED.contains(method), "GET, HEAD, POST, PUT, PATCH, DELETE")
+            }
             // Without a body there is no model, and without a model nobody to ask.
             Self::Passthrough if *method == Method::GET => return Err(RequestError::UnknownPath),
             _ => (*method == Method::POST, "POST"),
@@ -158,13 +171,21 @@ mod tests {
 
     #[test]
     fn methods_are_checked() {
-        assert!(Route::Chat.check(&Method::POST).is_ok());
+        assert!(Route::Chat.check(&Method::POST, true).is_ok());
         assert!(matches!(
-            Route::Chat.check(&Method::GET),
+            Route::Chat.check(&Method::GET, true),
             Err(RequestError::MethodNotAllowed { allow: "POST" })
         ));
-        assert!(Route::Models.check(&Method::HEAD).is_ok());
-        assert!(Route::Models.check(&Method::POST).is_err());
-        assert!(matches!(Route::Passthrough.check(&Method::GET), Err(RequestError::UnknownPath)));
+        assert!(Route::Models.check(&Method::HEAD, true).is_ok());
+        assert!(Route::Models.check(&Method::POST, true).is_err());
+        let pass = |method, passes_all| Route::Passthrough.check(&method, passes_all);
+        assert!(matches!(pass(Method::GET, false), Err(RequestError::UnknownPath)));
+        assert!(pass(Method::DELETE, false).is_err() && pass(Method::POST, false).is_ok());
+        assert!(PASSED.iter().all(|method| pass(method.clone(), true).is_ok()));
+        for method in [Method::OPTIONS, Method::TRACE, Method::CONNECT] {
+            let allow = PASSED.each_ref().map(Method::as_str).join(", ");
+            let refused = pass(method, true).expect_err("refused");
+            assert_eq!(refused.allow(), Some(&*allow));
+        }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     metrics::ProxyMetrics,
     routing::Fleet,
     tls::Tls,
+    transform::{Transform, TransformError},
     unwritten::Noting,
 };
 use async_trait::async_trait;
@@ -60,6 +61,9 @@ pub enum TrafficError {
     /// The keys file or its pepper.
     #[error("proxy.keys_file: {0}")]
     Keys(#[from] KeysError),
+    /// What is to be changed of requests and answers.
+    #[error(transparent)]
+    Transform(#[from] TransformError),
     /// A second gateway in the same collector.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -81,7 +85,8 @@ impl TrafficServer {
     /// runtime. What is served is counted in `metrics`.
     ///
     /// # Errors
-    /// If the address cannot be had, or a certificate, a key or the keys file not be used.
+    /// If the address cannot be had, a certificate, a key or the keys file not be used, or what is to be changed of
+    /// requests and answers makes no sense.
     ///
     /// # Panics
     /// Outside a Tokio runtime.
@@ -93,9 +98,11 @@ impl TrafficServer {
         let drain = Arc::<Drain>::default();
         let metrics = ProxyMetrics::new(metrics, Arc::clone(&fleet))?;
         let secured = Secured::load(config)?;
+        let transform = Transform::new(config)?;
         let connections = Connections::new(&config.limits, Arc::clone(&metrics));
         let keys = secured.keys.clone();
-        let gateway = Arc::new(Gateway::new(config, keys, fleet, metrics, Arc::clone(&drain)));
+        let gateway = Gateway::new(config, keys, transform, fleet, metrics, Arc::clone(&drain));
+        let gateway = Arc::new(gateway);
         let listener = listener::bind(config.listen, "proxy.listen")?;
         let address = listener.local_addr()?;
         let (stop, stopping) = watch::channel(false);

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use inferno_proxy::keys::{self, Created, KeyEntry, KeyState, KeysFile, NewKey, Timestamp};
+use inferno_proxy::transform::Defaults;
 use inferno_shared::config::{Config, ConfigArgs};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::console::{BAD, BOLD, DIM, GOOD, Styled, WARN, harmless, note, print};
 
@@ -16,6 +17,7 @@ Examples:
   inferno key create 'mobile app' --file /etc/inferno/keys.toml
   inferno key create ci --models smollm2-135m-instruct --expires 90d
   inferno key create bob > bob.key          the key alone is on standard output
+  inferno key create trial --default max_tokens=256 --default temperature=0.2
   inferno key list
   inferno key revoke 'mobile app'
   inferno chat --api-key-file bob.key Hello
@@ -59,6 +61,9 @@ pub(crate) struct CreateArgs {
     /// It may ask what routing does with its requests, by the header x-inferno-explain: 1
     #[arg(long)]
     explain: bool,
+    /// A field for its requests that do not have it: max_tokens=256; may be repeated
+    #[arg(long = "default", value_name = "NAME=VALUE")]
+    defaults: Vec<String>,
     #[command(flatten)]
     file: FileArgs,
 }
@@ -88,7 +93,11 @@ fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
     let path = args.file.path()?;
     let models = (!args.models.is_empty()).then_some(args.models);
     let CreateArgs { name, expires, priority, explain, .. } = args;
-    let new = NewKey { name, models, expires, priority, explain };
+    let mut defaults = Defaults::default();
+    for pair in &args.defaults {
+        defaults.add_pair(pair).map_err(|why| anyhow!("--default {pair}: {why}"))?;
+    }
+    let new = NewKey { name, models, expires, priority, explain, defaults };
     let Created { key, entry, new_pepper } = keys::create(&path, new, Timestamp::now())?;
     if args.file.json {
         let mut object = object(&entry);
@@ -163,6 +172,10 @@ fn line(key: &KeyEntry, names: usize, now: Timestamp) -> String {
         priority => format!("{models}, priority {priority}"),
     };
     let models = if key.explain { format!("{models}, explain") } else { models };
+    let models = match key.defaults.is_empty() {
+        true => models,
+        false => format!("{models}, defaults {}", key.defaults),
+    };
     let (id, created) = (Styled(BOLD, key.id), key.created);
     let name = harmless(&key.name);
     format!("{id}  {name:<names$}  made {created}  {state}  {}", Styled(DIM, harmless(&models)))
@@ -184,6 +197,7 @@ fn object(key: &KeyEntry) -> Value {
         "models": key.models,
         "priority": key.priority,
         "explain": key.explain,
+        "defaults": key.defaults.iter().map(|(name, value)| (name.to_owned(), value.clone())).collect::<Map<_, _>>(),
     })
 }
 

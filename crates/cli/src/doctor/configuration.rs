@@ -203,8 +203,7 @@ mod tests {
         let path = folder.path().join("keys.toml");
         proxy.keys_file = Some(path.clone());
         assert_eq!(judge(&proxy), [Verdict::Problem], "it is not there");
-        let new =
-            NewKey { name: "n".into(), models: None, expires: None, priority: 0, explain: false };
+        let new = NewKey { name: "n".into(), ..NewKey::default() };
         create(&path, new, Timestamp::now()).expect("made");
         assert_eq!(judge(&proxy), [Verdict::Ok, Verdict::Warning], "no TLS");
         proxy.tls.cert_file = Some("c".into());

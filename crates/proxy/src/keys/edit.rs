@@ -6,14 +6,16 @@ use super::{
     pepper::{Pepper, hex},
     private::{Folder, resolved},
 };
+use crate::transform::Defaults;
+use serde_json::Value;
 use std::{
     fs,
     path::{Path, PathBuf},
 };
-use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
+use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, value};
 
 /// What a key is made with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct NewKey {
     /// What people call it.
     pub name: String,
@@ -25,6 +27,8 @@ pub struct NewKey {
     pub priority: i32,
     /// Whether routing is explained to it.
     pub explain: bool,
+    /// Fields for its requests that do not have them.
+    pub defaults: Defaults,
 }
 
 /// A key that was made.
@@ -59,9 +63,20 @@ pub fn create(path: &Path, new: NewKey, now: Timestamp) -> Result<Created, KeysE
     let id = free_id(&file)?;
     let key = ApiKey::random(id)?;
     let digest = pepper.digest(key.expose().as_bytes());
-    let NewKey { name, models, expires, priority, explain } = new;
+    let NewKey { name, models, expires, priority, explain, defaults } = new;
     let (created, revoked) = (now, None);
-    let entry = KeyEntry { id, name, digest, created, expires, revoked, models, priority, explain };
+    let entry = KeyEntry {
+        id,
+        name,
+        digest,
+        created,
+        expires,
+        revoked,
+        models,
+        priority,
+        explain,
+        defaults,
+    };
     change(&folder, path, &text, |keys| {
         keys.push(table(&entry));
         Ok(())
@@ -195,7 +210,23 @@ fn table(entry: &KeyEntry) -> Table {
     if entry.explain {
         table.insert("explain", value(true));
     }
+    if !entry.defaults.is_empty() {
+        let fields = entry.defaults.iter().map(|(name, value)| (name, toml(value)));
+        table.insert("defaults", value(fields.collect::<InlineTable>()));
+    }
     table
+}
+
+/// A default's value. Of numbers, those beyond TOML's are written as the nearest that it has.
+fn toml(value: &Value) -> toml_edit::Value {
+    match value {
+        Value::String(text) => text.into(),
+        Value::Bool(switch) => (*switch).into(),
+        number => match number.as_i64() {
+            Some(whole) => whole.into(),
+            None => number.as_f64().unwrap_or_default().into(),
+        },
+    }
 }
 
 #[cfg(test)]
@@ -209,7 +240,7 @@ mod tests {
     const NOW: u64 = 1_796_000_000;
 
     fn named(name: &str) -> NewKey {
-        NewKey { name: name.into(), models: None, expires: None, priority: 0, explain: false }
+        NewKey { name: name.into(), ..NewKey::default() }
     }
 
     fn make(path: &Path, name: &str) -> Created {
@@ -225,7 +256,12 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("keys.toml");
         let now = Timestamp::from_unix(NOW);
+        let mut defaults = Defaults::default();
+        for pair in ["max_tokens=256", "temperature=0.25", "effort=low", "logprobs=true"] {
+            defaults.add_pair(pair).expect("a default");
+        }
         let new = NewKey {
+            defaults,
             models: Some(vec!["m".into()]),
             expires: Some(Timestamp::from_unix(NOW + 60)),
             priority: 7,

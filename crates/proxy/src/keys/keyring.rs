@@ -1,6 +1,7 @@
 //! The keys as a proxy looks them up: one HMAC a request, a map by id, no lock.
 
 use super::{KeyEntry, KeyId, KeyState, KeysError, KeysFile, Timestamp, pepper::Pepper};
+use crate::transform::Defaults;
 use arc_swap::ArcSwap;
 use std::{
     collections::HashMap,
@@ -119,6 +120,11 @@ impl Holder {
         self.entry.explain
     }
 
+    /// The fields that its requests get where they do not have them.
+    pub(crate) fn defaults(&self) -> &Defaults {
+        &self.entry.defaults
+    }
+
     /// Whether it may use `model`.
     pub(crate) fn may_use(&self, model: &str) -> bool {
         let models = self.entry.models.as_ref();
@@ -161,7 +167,7 @@ mod tests {
 
         fn add(&self, name: &str, models: Option<&[&str]>, expires: Option<Timestamp>) -> String {
             let models = models.map(|models| models.iter().map(|&m| m.to_owned()).collect());
-            let new = NewKey { name: name.into(), models, expires, priority: 0, explain: false };
+            let new = NewKey { name: name.into(), models, expires, ..NewKey::default() };
             create(&self.path(), new, NOW).expect("created").key.expose().to_owned()
         }
     }

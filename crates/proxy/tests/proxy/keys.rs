@@ -24,7 +24,7 @@ impl Keys {
 
     fn add(&self, name: &str, models: Option<&[&str]>, expires: Option<Timestamp>) -> ApiKey {
         let models = models.map(|models| models.iter().map(|&model| model.to_owned()).collect());
-        let new = NewKey { name: name.into(), models, expires, priority: 3, explain: false };
+        let new = NewKey { name: name.into(), models, expires, priority: 3, ..NewKey::default() };
         create(&self.path(), new, Timestamp::now()).unwrap().key
     }
 

@@ -11,6 +11,7 @@ mod http;
 mod http2;
 mod keys;
 mod limits;
+mod passthrough;
 mod retry;
 mod routing;
 mod streaming;
