@@ -62,7 +62,7 @@ pub(crate) struct CreateArgs {
     #[arg(long)]
     explain: bool,
     /// A field for its requests that do not have it: max_tokens=256; may be repeated
-    #[arg(long = "default", value_name = "NAME=VALUE")]
+    #[arg(long = "default", value_name = "FIELD")]
     defaults: Vec<String>,
     #[command(flatten)]
     file: FileArgs,

@@ -30,7 +30,7 @@ struct Lists<'a> {
 impl FieldRules {
     /// For requests to backends.
     pub(super) fn of_requests(headers: &ProxyHeaders) -> Result<Self, TransformError> {
-        Self::of(Lists {
+        Self::of(&Lists {
             set: ("proxy.headers.request_set", &headers.request_set),
             add: ("proxy.headers.request_add", &headers.request_add),
             remove: ("proxy.headers.request_remove", &headers.request_remove),
@@ -40,7 +40,7 @@ impl FieldRules {
 
     /// For answers to clients.
     pub(super) fn of_responses(headers: &ProxyHeaders) -> Result<Self, TransformError> {
-        Self::of(Lists {
+        Self::of(&Lists {
             set: ("proxy.headers.response_set", &headers.response_set),
             add: ("proxy.headers.response_add", &headers.response_add),
             remove: ("proxy.headers.response_remove", &headers.response_remove),
@@ -48,7 +48,7 @@ impl FieldRules {
         })
     }
 
-    fn of(lists: Lists<'_>) -> Result<Self, TransformError> {
+    fn of(lists: &Lists<'_>) -> Result<Self, TransformError> {
         let mut rules = Self::default();
         let wrong = |key, why| Err(TransformError { key, why });
         let (key, names) = lists.remove;
@@ -82,7 +82,7 @@ impl FieldRules {
                 rules.put.push((name.clone(), value.clone()));
             }
         }
-        rules.check(&lists)
+        rules.check(lists)
     }
 
     /// Refuses to touch what may not be touched.
@@ -144,6 +144,7 @@ fn refused_of_requests(name: &HeaderName) -> Option<&'static str> {
 
 fn refused_of_responses(name: &HeaderName) -> Option<&'static str> {
     let own = [
+        header::DATE,
         header::RETRY_AFTER,
         header::ALLOW,
         header::WWW_AUTHENTICATE,
@@ -271,7 +272,7 @@ mod tests {
             "traceparent",
             "tracestate",
         ];
-        let of_responses = ["retry-after", "www-authenticate", "allow", "x-should-retry"];
+        let of_responses = ["date", "retry-after", "www-authenticate", "allow", "x-should-retry"];
         for (is_request, names) in
             [(true, &of_both[..]), (false, &of_both), (true, &of_requests), (false, &of_responses)]
         {
@@ -288,8 +289,7 @@ mod tests {
                 }
             }
         }
-        for name in ["server", "date", "set-cookie", "access-control-allow-origin", "cache-control"]
-        {
+        for name in ["server", "set-cookie", "access-control-allow-origin", "cache-control"] {
             assert!(rules(false, &[], &[], &[name]).is_ok(), "{name}");
         }
         assert!(rules(true, &["user-agent: inferno"], &[], &["accept"]).is_ok());

@@ -17,4 +17,5 @@ mod routing;
 mod streaming;
 mod support;
 mod tls;
+mod transformation;
 mod whole;
