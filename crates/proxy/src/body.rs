@@ -126,6 +126,20 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn what_replaces_a_body_counts_for_what_it_is_more() {
+        let budget = Arc::new(Budget { total_max: 10, held: AtomicU64::new(0) });
+        let mut share = Share { budget: Arc::clone(&budget), bytes: 0 };
+        share.grow(4).expect("room");
+        let mut body = Body { bytes: "1234".into(), share };
+        assert!(body.replace("x".repeat(11).into()).is_err());
+        assert_eq!((&*body.bytes, budget.held.load(Relaxed)), (&b"1234"[..], 4));
+        body.replace("x".repeat(10).into()).expect("room");
+        assert_eq!((body.bytes.len(), budget.held.load(Relaxed)), (10, 10));
+        drop(body);
+        assert_eq!(budget.held.load(Relaxed), 0);
+    }
+
     proptest! {
         #[test]
         fn the_budget_is_never_passed_and_always_given_back(

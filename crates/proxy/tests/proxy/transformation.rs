@@ -163,6 +163,9 @@ async fn a_form_goes_to_its_models_backends_and_an_alias_in_it_is_the_model() {
         assert_eq!(received.headers["content-type"], "multipart/form-data; boundary=\"x y\"");
     }
     assert_eq!(answer(&proxy, &form("other")).await.code(), "model_not_found");
+    let explained = form("m").replacen("host:", "x-inferno-explain: 1\r\nhost:", 1);
+    let explained = answer(&proxy, &explained).await.json();
+    assert_eq!(explained["prompt_tokens_estimated"], 0, "a file is no prompt: {explained}");
     let nameless = answer(&proxy, &form("m").replace("name=\"model\"", "name=\"modes\"")).await;
     assert_eq!(nameless.code(), "missing_required_parameter");
     let cut = answer(&proxy, &form("m").replace("--x y--", "--x yy-")).await;
