@@ -277,7 +277,7 @@ mod tests {
         let good = form(&[(&model, "m"), (&other, "y")]);
         assert_eq!(found(KIND, &good), Ok(Some("m".into())));
         let long = format!("X: {}\r\n{model}", "y".repeat(HEAD_BYTES_MAX));
-        for (what, body) in [
+        let cases = [
             ("twice", form(&[(&model, "m"), (&model, "n")])),
             ("cut", good[..good.len() - 6].into()),
             ("cut in the boundary", good[..good.len() - 4].into()),
@@ -294,9 +294,9 @@ mod tests {
             ("nothing", String::new()),
             ("a long header", form(&[(&long, "m")])),
             ("many parts", form(&vec![(other.as_str(), ""); PARTS_MAX + 1])),
-        ] {
-            assert_eq!(found(KIND, &body), Err("malformed_form"), "{what}");
-        }
+        ];
+        let taken = cases.iter().filter(|(_, body)| found(KIND, body) != Err("malformed_form"));
+        assert_eq!(taken.map(|(what, _)| *what).collect::<Vec<_>>(), [""; 0]);
         for kind in [
             "multipart/form-data",
             "multipart/form-data; boundary=",
