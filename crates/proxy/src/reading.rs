@@ -29,6 +29,11 @@ pub(crate) fn read<'a>(
     passes_all: bool,
     watch: impl FnMut(&str),
 ) -> Result<Envelope<'a>, RequestError> {
+    if route == Route::Passthrough && headers.get_all(header::CONTENT_TYPE).iter().nth(1).is_some()
+    {
+        // Proxy and backend could each go by another one.
+        return Err(RequestError::MalformedHeader);
+    }
     match content(route, headers, body, passes_all) {
         Content::Json => Envelope::parse(body, watch),
         Content::Form => {
@@ -50,11 +55,11 @@ fn content(route: Route, headers: &HeaderMap, body: &[u8], passes_all: bool) -> 
     if is(FORM) {
         return Content::Form;
     }
-    // What `curl -d` says of everything.
-    let may_be_json = media_type.is_none_or(is_json)
-        || is(URLENCODED) && body.trim_ascii_start().first() == Some(&b'{');
+    // URLENCODED is what `curl -d` says of everything.
+    let is_object = body.trim_ascii_start().first() == Some(&b'{')
+        && (media_type.is_none_or(is_json) || is(URLENCODED));
     // Nobody would get what names no model: then it is told what is wrong with its JSON.
-    if !passes_all || may_be_json && !body.is_empty() { Content::Json } else { Content::Other }
+    if !passes_all || is_object { Content::Json } else { Content::Other }
 }
 
 /// The media type of a body, without its parameters (RFC 9110 §8.3.1).
@@ -88,13 +93,24 @@ mod tests {
     }
 
     #[test]
+    fn two_content_types_are_none() {
+        let kind = |boundary| HeaderValue::from_static(boundary);
+        let kinds = ["multipart/form-data; boundary=a", "multipart/form-data; boundary=b"];
+        let headers = kinds.map(|text| (header::CONTENT_TYPE, kind(text))).into_iter().collect();
+        let error = read(Route::Passthrough, &headers, b"--a--", true, |_| {}).expect_err("two");
+        assert_eq!(error.code(), "malformed_request");
+    }
+
+    #[test]
     fn what_passes_is_read_where_a_model_may_stand() {
         for (kind, body, content) in [
             (None, "", Content::Other),
             (Some("application/json"), "", Content::Other),
-            (None, "x", Content::Json),
-            (Some("Application/JSON ; charset=utf-8"), "x", Content::Json),
-            (Some("application/merge-patch+json"), "x", Content::Json),
+            (None, " {", Content::Json),
+            (None, "x", Content::Other),
+            (Some("Application/JSON ; charset=utf-8"), "{", Content::Json),
+            (Some("application/merge-patch+json"), "{", Content::Json),
+            (Some("application/json"), "[1]", Content::Other),
             (Some("application/x-www-form-urlencoded"), "\n {", Content::Json),
             (Some("application/x-www-form-urlencoded"), "model=m", Content::Other),
             (Some("application/jsonl"), "{}\n{}", Content::Other),

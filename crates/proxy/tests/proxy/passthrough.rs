@@ -29,6 +29,7 @@ async fn what_names_no_model_goes_to_the_default_ones_backends_as_it_is() {
     for (line, fields, body) in [
         ("GET /v1/files?limit=2", "", ""),
         ("DELETE /v1/files/a%2Fb", "", ""),
+        ("POST /v1/batches", "content-type: application/json\r\n", r#"["m"]"#),
         ("POST /v1/batches", "content-type: application/json\r\n", r#"{"input":"é"}"#),
         ("POST /v1/x", "content-type: application/octet-stream\r\n", "{\"model\":\"m\"}"),
         ("POST /v1/x", "content-type: application/x-www-form-urlencoded\r\n", "model=m"),
@@ -75,6 +76,10 @@ async fn a_head_request_passes_and_its_connection_serves_the_next() {
     assert!(!received.headers.contains_key("content-length"), "{received:?}");
     upstream.say("HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n").await;
     assert_eq!(client.head().await.headers["content-length"], "1234");
+    client.say("HEAD /v1/files/f HTTP/1.1\r\nhost: p\r\n\r\n").await;
+    upstream.message().await;
+    upstream.say("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    assert_eq!(client.head().await.headers["transfer-encoding"], "chunked");
     client.say("GET /v1/files/f HTTP/1.1\r\nhost: p\r\n\r\n").await;
     // The same connection: what the HEAD was answered did not leave anything to wait for.
     assert_eq!(upstream.message().await.line, "GET /v1/files/f HTTP/1.1");
