@@ -3,7 +3,7 @@
 use crate::{
     admission::{Admission, Lobby, Need, UsageReader, Visit},
     auth::Caller,
-    body::Bodies,
+    body::{Bodies, Body},
     cors::Cors,
     dispatch::{Answer, Dispatcher, RouteKeys},
     downstream::{Client, Incoming},
@@ -18,10 +18,11 @@ use crate::{
     metrics::ProxyMetrics,
     models,
     prompt::{self, PromptHashes},
-    relay,
+    reading, relay,
     route::Route,
     routing::{self, Fleet, prefix::StreamSeen},
     stream::is_event_stream,
+    transform::{self, Defaults, FieldRules, Transform},
     upstream::OutgoingRequest,
 };
 use bytes::Bytes;
@@ -52,6 +53,9 @@ pub(crate) struct Gateway {
     dispatcher: Dispatcher,
     policy: RoutingPolicy,
     session_header: HeaderName,
+    /// Whose backends get what names no model.
+    default_model: Option<String>,
+    transform: Arc<Transform>,
     /// Whoever comes may have routing explained.
     explains_to_anyone: bool,
     timeouts: ProxyTimeouts,
@@ -65,6 +69,7 @@ impl Gateway {
     pub(crate) fn new(
         config: &ProxyConfig,
         keys: Option<Arc<Keys>>,
+        transform: Transform,
         fleet: Arc<dyn Fleet>,
         lobby: Lobby,
         metrics: Arc<ProxyMetrics>,
@@ -83,6 +88,8 @@ impl Gateway {
             answer_tokens_assumed: limits.answer_tokens_assumed,
             dispatcher: Dispatcher::new(fleet, policy, config, Arc::clone(&metrics)),
             policy: config.routing.policy,
+            default_model: config.routing.default_model.clone(),
+            transform: Arc::new(transform),
             explains_to_anyone: config.listen.ip().is_loopback(),
             // The configuration's own check has seen to it.
             session_header: config.routing.session_header.parse().unwrap_or(SESSION_ID),
@@ -98,7 +105,7 @@ impl Gateway {
         session: ServerSession,
         stopping: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let mut client = Client::new(session, stopping.clone(), &self.timeouts);
+        let mut client = Client::new(session, stopping.clone(), &self.timeouts, &self.transform);
         let incoming = client.read_header().await?;
         let _running = self.drain.requests.enter();
         match self.answer(&mut client, incoming).await {
@@ -165,8 +172,8 @@ impl Gateway {
         exchange: &mut Exchange,
     ) -> Result<(), Interruption> {
         let (header, cors) = (client.header(), self.cors.as_ref());
-        let asked =
-            cors.and_then(|cors| cors.preflight(&header.method, &header.headers, exchange.route));
+        let methods = exchange.route.methods(self.default_model.is_some());
+        let asked = cors.and_then(|cors| cors.preflight(&header.method, &header.headers, methods));
         if let Some(leave) = asked {
             exchange.answered(StatusCode::NO_CONTENT);
             return Ok(client.begin(StatusCode::NO_CONTENT, leave, None).await?);
@@ -174,7 +181,7 @@ impl Gateway {
         let caller = Caller::of(&client.header().headers, self.keys.as_deref())?;
         exchange.line.key_id = caller.key_id();
         let _place = self.requests.admit()?;
-        admit(client, exchange.route)?;
+        admit(client, exchange.route, self.default_model.is_some())?;
         if exchange.route == Route::Models {
             return self.list_models(client, exchange, &caller).await;
         }
@@ -197,9 +204,9 @@ impl Gateway {
         caller: &Caller,
         visit: &mut Visit<'_>,
     ) -> Result<Answer, Interruption> {
-        let body = self.bodies.read(client).await?;
+        let mut body = self.bodies.read(client).await?;
         let came = Instant::now();
-        let keys = self.route_keys(client.header(), exchange, &body.bytes, caller)?;
+        let keys = self.route_keys(client.header(), exchange, &mut body, caller)?;
         if self.dispatcher.members().candidates(&keys.model).is_some() {
             // Somebody serves it: it is no word of the client's own.
             exchange.line.model = Some(keys.model.clone());
@@ -217,7 +224,8 @@ impl Gateway {
         } else {
             Duration::ZERO
         };
-        let outgoing = outgoing(client.header(), exchange, caller, body.bytes.clone());
+        let rules = &self.transform.request;
+        let outgoing = outgoing(client.header(), exchange, caller, rules, body.bytes.clone());
         let answer = {
             let attempts = &mut exchange.attempts;
             let dispatched = pin!(self.dispatcher.dispatch(&keys, &outgoing, attempts));
@@ -249,57 +257,64 @@ impl Gateway {
         if !caller.may_have_explained(self.explains_to_anyone) {
             return Err(RequestError::ExplanationRefused.into());
         }
-        let body = self.bodies.read(client).await?;
-        let keys = self.route_keys(client.header(), exchange, &body.bytes, caller)?;
+        let mut body = self.bodies.read(client).await?;
+        let keys = self.route_keys(client.header(), exchange, &mut body, caller)?;
         let opinions = self.dispatcher.opinions(&keys)?;
         exchange.line.model = Some(keys.model.clone());
         let answer = explain::answer(self.policy, &keys, opinions);
         answer_json(client, exchange, answer).await
     }
 
-    /// What the request is routed by.
+    /// What the request is routed by. Its body becomes the one for the backend.
     fn route_keys(
         &self,
         header: &RequestHeader,
         exchange: &mut Exchange,
-        body: &[u8],
+        body: &mut Body,
         caller: &Caller,
     ) -> Result<RouteKeys, RequestError> {
-        exchange.line.request_bytes = body.len() as u64;
-        let envelope = Envelope::parse(body)?;
-        if !caller.may_use(&envelope.model) {
-            return Err(RequestError::ModelNotAllowed { model: envelope.model });
+        let bytes = body.bytes.clone();
+        exchange.line.request_bytes = bytes.len() as u64;
+        let (route, passes_all) = (exchange.route, self.default_model.is_some());
+        let defaults = caller.defaults().filter(|_| route.has_defaults());
+        let mut missing = defaults.map(Defaults::missing);
+        let watch = |name: &str| missing.iter_mut().for_each(|missing| missing.saw(name));
+        let envelope = reading::read(route, &header.headers, &bytes, passes_all, watch)?;
+        let asked = self.asked(route, &envelope)?;
+        if !caller.may_use(asked) {
+            return Err(RequestError::ModelNotAllowed { model: asked.into() });
         }
+        let target = self.transform.aliases.model(asked);
+        let named = envelope.model.as_ref().zip(target);
+        if let Some(changed) = transform::body::changed(&bytes, named, missing.as_ref()) {
+            body.replace(changed)?;
+        }
+        let (model, alias) = (target.unwrap_or(asked).to_owned(), target.map(|_| asked.to_owned()));
         let tenant = caller.key_id();
-        let prompt = match exchange.route.has_prompt() {
+        let prompt = match route.has_prompt() {
             true => {
                 let parts = [envelope.tools, envelope.prompt];
-                PromptHashes::of(&envelope.model, tenant.as_deref(), parts)
+                PromptHashes::of(&model, tenant.as_deref(), parts)
             }
-            false => PromptHashes::without_blocks(body.len()),
+            false => PromptHashes::without_blocks(bytes.len()),
         };
         let named = header.headers.get(&self.session_header).map(HeaderValue::as_bytes);
         let session = named.or(envelope.session.as_deref().map(str::as_bytes));
         let session = session.map(prompt::name);
-        let need = self.need(exchange.route, &prompt, envelope.answer_tokens_max, envelope.answers);
-        Ok(RouteKeys { prompt, need, session, model: envelope.model })
+        let (tokens, assumed) = (prompt.tokens.into(), self.answer_tokens_assumed);
+        let need = Need::of(route, &envelope, defaults, tokens, assumed);
+        Ok(RouteKeys { prompt, need, session, model, alias })
     }
 
-    /// The tokens that a request may take: of its prompt, and of the longest answer it allows.
-    fn need(
-        &self,
+    /// The model that a request asks for, or the one for those that may ask for none.
+    fn asked<'a>(
+        &'a self,
         route: Route,
-        prompt: &PromptHashes,
-        answer_tokens_max: Option<u64>,
-        answers: u64,
-    ) -> Need {
-        let prompt = u64::from(prompt.tokens);
-        if !route.generates() {
-            return Need { amount: prompt, is_assumed: false };
-        }
-        let each = answer_tokens_max.unwrap_or(self.answer_tokens_assumed);
-        let amount = prompt.saturating_add(each.saturating_mul(answers));
-        Need { amount, is_assumed: answer_tokens_max.is_none() }
+        envelope: &'a Envelope<'_>,
+    ) -> Result<&'a str, RequestError> {
+        let default = self.default_model.as_deref().filter(|_| route == Route::Passthrough);
+        let named = envelope.model.as_ref().map(|model| &*model.name);
+        named.or(default).ok_or(RequestError::MissingParameter { param: "model" })
     }
 
     /// The backend's answer becomes the client's.
@@ -313,7 +328,7 @@ impl Gateway {
         let patience = Duration::from_millis(self.timeouts.idle_ms);
         let head = &answer.response.head;
         let is_stream = is_event_stream(&head.headers);
-        let length = if is_stream { None } else { head.body.known_length() };
+        let length = if is_stream { None } else { head.length };
         exchange.answered(head.status);
         let is_computed = head.status.is_success();
         exchange.line.stream = is_stream;
@@ -359,7 +374,12 @@ impl Gateway {
         };
         // Of a refusal nothing was computed.
         if is_computed {
-            visit.used(usage.total(answer.prompt_tokens));
+            let prompt = answer.prompt_tokens;
+            let told = usage.told();
+            visit.used(told.unwrap_or_else(|| match exchange.route.generates() {
+                true => prompt + usage.guess(),
+                false => prompt,
+            }));
         }
         if let Err(Interruption::Truncated(error) | Interruption::Told(error)) = &relayed {
             self.dispatcher.note_lost(answer, error);
@@ -374,7 +394,8 @@ impl Gateway {
         caller: &Caller,
     ) -> Result<(), Interruption> {
         let path = client.header().uri.path();
-        let body = models::answer(path, &self.dispatcher.members(), caller)?;
+        let body =
+            models::answer(path, &self.dispatcher.members(), &self.transform.aliases, caller)?;
         answer_json(client, exchange, body).await
     }
 }
@@ -392,7 +413,7 @@ async fn answer_json(
 }
 
 /// What can be refused before the body is read.
-fn admit(client: &Client, route: Route) -> Result<(), RequestError> {
+fn admit(client: &Client, route: Route, passes_all: bool) -> Result<(), RequestError> {
     if client.wants_upgrade() {
         return Err(RequestError::UpgradeRequested);
     }
@@ -400,18 +421,19 @@ fn admit(client: &Client, route: Route) -> Result<(), RequestError> {
     if let Some(name) = headers::internal(&header.headers) {
         return Err(RequestError::InternalHeader { name: name.to_string() });
     }
-    route.check(&header.method)
+    route.check(&header.method, passes_all)
 }
 
 fn outgoing(
     header: &RequestHeader,
     exchange: &Exchange,
     caller: &Caller,
+    rules: &FieldRules,
     body: Bytes,
 ) -> OutgoingRequest {
     let target = header.uri.path_and_query().map_or("/", |target| target.as_str());
     let state = exchange.tracestate.as_ref();
-    let headers = headers::to_backend(&header.headers, &exchange.request_id, state);
+    let headers = rules.over(headers::to_backend(&header.headers, &exchange.request_id, state));
     let replayable = exchange.route.is_replayable();
     let request = OutgoingRequest::new(&header.method, target, headers, body, replayable);
     let request = match caller.key_id() {

@@ -3,6 +3,7 @@
 use crate::{
     error::RequestError,
     keys::{Holder, Keys, Refusal, Timestamp},
+    transform::Defaults,
 };
 use http::{HeaderMap, HeaderValue, header};
 use inferno_shared::config::KeyLimits;
@@ -45,6 +46,11 @@ impl Caller {
     /// Whether routing is explained to it; `otherwise` for whoever has no key.
     pub(crate) fn may_have_explained(&self, otherwise: bool) -> bool {
         self.0.as_ref().map_or(otherwise, |holder| holder.may_have_explained())
+    }
+
+    /// The fields that its requests get where they do not have them, if there are any.
+    pub(crate) fn defaults(&self) -> Option<&Defaults> {
+        self.0.as_ref().map(|holder| holder.defaults()).filter(|defaults| !defaults.is_empty())
     }
 
     /// Whether `model` is there for this caller.

@@ -34,7 +34,17 @@ pub(crate) struct Bodies {
 pub(crate) struct Body {
     /// All of it.
     pub(crate) bytes: Bytes,
-    _share: Share,
+    share: Share,
+}
+
+impl Body {
+    /// Puts `bytes` in the place of what the client sent. What they are more counts too.
+    pub(crate) fn replace(&mut self, bytes: Bytes) -> Result<(), RequestError> {
+        let more = (bytes.len() as u64).saturating_sub(self.share.bytes);
+        self.share.grow(more)?;
+        self.bytes = bytes;
+        Ok(())
+    }
 }
 
 impl Bodies {
@@ -69,7 +79,7 @@ impl Bodies {
             share.grow(piece.len() as u64)?;
             body.extend_from_slice(&piece);
         }
-        Ok(Body { bytes: body.freeze(), _share: share })
+        Ok(Body { bytes: body.freeze(), share })
     }
 
     fn check(&self, length: u64) -> Result<(), RequestError> {
@@ -115,6 +125,20 @@ impl Drop for Share {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_replaces_a_body_counts_for_what_it_is_more() {
+        let budget = Arc::new(Budget { total_max: 10, held: AtomicU64::new(0) });
+        let mut share = Share { budget: Arc::clone(&budget), bytes: 0 };
+        share.grow(4).expect("room");
+        let mut body = Body { bytes: "1234".into(), share };
+        assert!(body.replace("x".repeat(11).into()).is_err());
+        assert_eq!((&*body.bytes, budget.held.load(Relaxed)), (&b"1234"[..], 4));
+        body.replace("x".repeat(10).into()).expect("room");
+        assert_eq!((body.bytes.len(), budget.held.load(Relaxed)), (10, 10));
+        drop(body);
+        assert_eq!(budget.held.load(Relaxed), 0);
+    }
 
     proptest! {
         #[test]

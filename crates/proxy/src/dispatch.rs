@@ -34,8 +34,10 @@ use std::{
 /// What a request is routed by.
 #[derive(Debug, Default)]
 pub(crate) struct RouteKeys {
-    /// The model asked for.
+    /// The model asked for, under its own name.
     pub(crate) model: String,
+    /// The alias that it was asked for by.
+    pub(crate) alias: Option<String>,
     /// What its prompt has in common with others.
     pub(crate) prompt: PromptHashes,
     /// The tokens it may take.
@@ -134,7 +136,7 @@ impl Dispatcher {
 
     /// What the policy thinks of everyone who could be asked, and who they are.
     pub(crate) fn opinions(&self, keys: &RouteKeys) -> Result<Vec<Explained>, RequestError> {
-        let list = candidates(&self.members(), &keys.model)?;
+        let list = candidates(&self.members(), keys)?;
         let ejected = self.outliers.ejected(self.now(), &list);
         let candidates = Candidates { list: &list, tried: &[] };
         let opinions = self.policy.opinions(&keys.request(self.now()), candidates);
@@ -156,7 +158,7 @@ impl Dispatcher {
     ) -> Result<Answer, RequestError> {
         let members = self.members();
         self.pool.retain(&members);
-        let (list, mut tried) = (candidates(&members, &keys.model)?, Vec::new());
+        let (list, mut tried) = (candidates(&members, keys)?, Vec::new());
         // Those that are left alone: asked if all others have failed.
         let mut ejected = self.outliers.ejected(self.now(), &list);
         tried.extend(&ejected);
@@ -223,7 +225,7 @@ impl Dispatcher {
     ///
     /// A connection that went stale in the pool is not the node's failure: a new one is tried. But
     /// if none can be had, the node may have taken the request and died of it, and that is what
-    /// counts. A request that may not be replayed gets a connection that cannot have gone stale.
+    /// counts. A request that may change something gets a connection that cannot have gone stale.
     async fn ask(
         &self,
         attempt: &Attempt,
@@ -233,7 +235,7 @@ impl Dispatcher {
         let token =
             node.token.as_ref().and_then(|token| HeaderValue::from_str(token.expose()).ok());
         let fields = NodeFields { token, traceparent: attempt.traceparent() };
-        let pooled = self.pool.take(&node.into(), outgoing.replayable);
+        let pooled = self.pool.take(&node.into(), outgoing.may_reuse);
         let mut unanswered = None;
         if let Some(connection) = pooled {
             match connection.exchange(outgoing, &fields, self.first_byte).await {
@@ -274,16 +276,19 @@ impl Dispatcher {
     }
 }
 
-/// Who may get a request for `model`, at least one, or the reason why nobody may.
-fn candidates(members: &Snapshot, model: &str) -> Result<Arc<CandidateList>, RequestError> {
+/// Who may get a request of `keys`, at least one, or the reason why nobody may.
+fn candidates(members: &Snapshot, keys: &RouteKeys) -> Result<Arc<CandidateList>, RequestError> {
+    let model = keys.model.as_str();
+    // A client is told of what it asked for: what that stands for is not its business.
+    let named = || keys.alias.as_deref().unwrap_or(model).to_owned();
     if let Some(candidates) = members.candidates(model) {
         Ok(Arc::clone(candidates))
     } else if members.members().next().is_none() {
         Err(RequestError::NoBackends)
     } else if members.has_model(model) {
-        Err(RequestError::ModelUnavailable { model: model.into() })
+        Err(RequestError::ModelUnavailable { model: named() })
     } else {
-        Err(RequestError::UnknownModel { model: model.into() })
+        Err(RequestError::UnknownModel { model: named() })
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     error::{Interruption, RequestError},
     headers::{REQUEST_ID, RETRY_AFTER_MS, SHOULD_RETRY},
     strict::{self, Fault},
+    transform::Transform,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
@@ -29,7 +30,7 @@ use pingora_core::{
     server::ShutdownWatch,
 };
 use pingora_http::{RequestHeader, ResponseHeader};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncWriteExt, copy, sink},
     time::timeout,
@@ -63,6 +64,7 @@ pub(crate) struct Client {
     session: ServerSession,
     stopping: ShutdownWatch,
     idle: Duration,
+    transform: Arc<Transform>,
     /// Of the request; `None` until its header was read.
     read: Option<(Method, Version)>,
     /// Where the next request on the connection would begin, we cannot tell.
@@ -72,11 +74,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client that may have a request. Writes to it may stall for `timeouts.idle_ms`.
+    /// A client that may have a request. Writes to it may stall for `timeouts.idle_ms`. The paths that it asks for and
+    /// the header fields that it gets are those that `transform` makes of them.
     pub(crate) fn new(
         mut session: ServerSession,
         stopping: ShutdownWatch,
         timeouts: &ProxyTimeouts,
+        transform: &Arc<Transform>,
     ) -> Self {
         let idle = Duration::from_millis(timeouts.idle_ms);
         session.set_write_timeout(Some(idle));
@@ -84,7 +88,9 @@ impl Client {
         if let ServerSession::H1(http1) = &mut session {
             http1.set_pipelining_enabled(true);
         }
-        Self { session, stopping, idle, read: None, is_lost: false, granted: HeaderMap::new() }
+        let transform = Arc::clone(transform);
+        let granted = HeaderMap::new();
+        Self { session, stopping, idle, transform, read: None, is_lost: false, granted }
     }
 
     /// Waits for a request's header, and for all of it no longer than an idle connection may live.
@@ -125,8 +131,12 @@ impl Client {
         if let Err(fault) = strict::check(header, raw.as_deref()) {
             return Incoming::Faulty(fault);
         }
+        let rewritten = self.transform.paths.rewritten(&header.uri);
         if header.headers.contains_key(header::TRANSFER_ENCODING) {
             self.session.set_keepalive(None);
+        }
+        if let Some(uri) = rewritten {
+            self.session.req_header_mut().set_uri(uri);
         }
         Incoming::Request
     }
@@ -213,6 +223,7 @@ impl Client {
         }
         let (mut parts, ()) = http::Response::new(()).into_parts();
         (parts.status, parts.headers) = (status, headers);
+        self.transform.response.apply(&mut parts.headers);
         let mut head = ResponseHeader::from(parts);
         self.frame(&mut head, length).map_err(|_| ClientGone)?;
         if *self.stopping.borrow() {

@@ -70,6 +70,8 @@ pub(crate) enum RequestError {
     QueueTimeout { after: Duration },
     #[error("request body is not JSON: {detail}")]
     MalformedJson { detail: String },
+    #[error("request body is not a form: {detail}")]
+    MalformedForm { detail: &'static str },
     #[error("required parameter {param} is missing")]
     MissingParameter { param: &'static str },
     #[error("parameter {param} is not {expected}")]
@@ -109,6 +111,7 @@ impl RequestError {
             | Self::MalformedChunk
             | Self::InternalHeader { .. }
             | Self::MalformedJson { .. }
+            | Self::MalformedForm { .. }
             | Self::MissingParameter { .. }
             | Self::WrongType { .. } => StatusCode::BAD_REQUEST,
             Self::ExplanationRefused => StatusCode::FORBIDDEN,
@@ -164,6 +167,7 @@ impl RequestError {
             Self::QueueFull { .. } => "queue_full",
             Self::QueueTimeout { .. } => "queue_timeout",
             Self::MalformedJson { .. } => "malformed_json",
+            Self::MalformedForm { .. } => "malformed_form",
             Self::MissingParameter { .. } => "missing_required_parameter",
             Self::WrongType { .. } => "invalid_type",
             Self::UnknownModel { .. } | Self::ModelNotAllowed { .. } => "model_not_found",
@@ -235,6 +239,9 @@ impl RequestError {
             }
             Self::MalformedJson { detail } => {
                 format!("The request body is not a valid JSON object: {detail}.")
+            }
+            Self::MalformedForm { detail } => {
+                format!("The request body is not a valid form: {detail}.")
             }
             Self::MissingParameter { param } => format!("The parameter '{param}' is required."),
             Self::WrongType { param, expected } => {
@@ -441,6 +448,7 @@ mod tests {
             limited(Limit::Requests),
             limited(Limit::Tokens { needed: 1 }),
             RequestError::MalformedJson { detail: String::new() },
+            RequestError::MalformedForm { detail: "" },
             RequestError::MissingParameter { param: "model" },
             RequestError::WrongType { param: "model", expected: "a string" },
             RequestError::UnknownModel { model: model.clone() },

@@ -36,7 +36,7 @@ static HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// Fields of a request that stay here: the client's credentials, for they are for the proxy alone;
-/// what the proxy writes itself; and `accept-encoding`, for events are read on their way.
+/// what the proxy writes itself; and `accept-encoding`, for events are read on their way. Credentials are the first 4.
 static NOT_FOR_BACKENDS: [HeaderName; 9] = [
     header::AUTHORIZATION,
     header::COOKIE,
@@ -49,9 +49,24 @@ static NOT_FOR_BACKENDS: [HeaderName; 9] = [
     HeaderName::from_static("x-inferno-explain"),
 ];
 
+/// Whether it is between proxy and backends.
+pub(crate) fn is_internal(name: &HeaderName) -> bool {
+    name.as_str().starts_with(INTERNAL_PREFIX)
+}
+
+/// Whether it may show who somebody is.
+pub(crate) fn is_credential(name: &HeaderName) -> bool {
+    NOT_FOR_BACKENDS[..4].contains(name)
+}
+
+/// Whether a backend gets the field as a client sent it.
+pub(crate) fn may_go_to_backends(name: &HeaderName) -> bool {
+    let told_anew = [&REQUEST_ID, &TRACEPARENT, &TRACESTATE];
+    !NOT_FOR_BACKENDS.contains(name) && !told_anew.contains(&name)
+}
+
 /// The name of an internal field in a client's request, if there is one.
 pub(crate) fn internal(headers: &HeaderMap) -> Option<&HeaderName> {
-    let is_internal = |name: &HeaderName| name.as_str().starts_with(INTERNAL_PREFIX);
     headers.keys().find(|name| is_internal(name) && **name != EXPLAIN)
 }
 
@@ -75,10 +90,8 @@ pub(crate) fn to_backend<'a>(
     tracestate: Option<&'a HeaderValue>,
 ) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
     let named = named_by_connection(headers);
-    let told_anew = [&REQUEST_ID, &TRACEPARENT, &TRACESTATE];
-    let stays = move |name| NOT_FOR_BACKENDS.contains(name) || told_anew.contains(&name);
-    let passing =
-        headers.iter().filter(move |(name, _)| !stays(name) && !is_hop_by_hop(name, &named));
+    let passes = move |name| may_go_to_backends(name) && !is_hop_by_hop(name, &named);
+    let passing = headers.iter().filter(move |(name, _)| passes(name));
     let tracestate = tracestate.map(|tracestate| (&TRACESTATE, tracestate));
     passing.chain([(&REQUEST_ID, request_id)]).chain(tracestate)
 }
@@ -88,9 +101,7 @@ pub(crate) fn to_backend<'a>(
 pub(crate) fn to_client(headers: &HeaderMap, request_id: &HeaderValue) -> HeaderMap {
     let named = named_by_connection(headers);
     let stays = |name: &HeaderName| {
-        name.as_str().starts_with(INTERNAL_PREFIX)
-            || *name == header::CONTENT_LENGTH
-            || cors::is_ours(name)
+        is_internal(name) || *name == header::CONTENT_LENGTH || cors::is_ours(name)
     };
     let mut out = HeaderMap::with_capacity(headers.len() + 4);
     for (name, value) in headers {
@@ -102,7 +113,8 @@ pub(crate) fn to_client(headers: &HeaderMap, request_id: &HeaderValue) -> Header
     out
 }
 
-fn is_hop_by_hop(name: &HeaderName, named: &[&[u8]]) -> bool {
+/// Whether it concerns one connection, by itself or because `connection` names it.
+pub(crate) fn is_hop_by_hop(name: &HeaderName, named: &[&[u8]]) -> bool {
     HOP_BY_HOP.contains(name)
         || named.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
 }

@@ -7,7 +7,7 @@
 //! It is *not* where backends register (that is `inferno_shared`, on the operations port), and it
 //! keeps no state that a restart would miss, but what routing remembers of prompts: who serves what is
 //! read from the membership's snapshot.
-//! It runs no inference, and it rewrites neither requests nor answers.
+//! It runs no inference. Of requests and answers it rewrites what the configuration says (`transform`), and no more.
 
 #![forbid(unsafe_code)]
 
@@ -25,12 +25,14 @@ mod envelope;
 mod error;
 mod exchange;
 mod explain;
+mod form;
 mod headers;
 pub mod keys;
 mod limits;
 mod metrics;
 mod models;
 pub mod prompt;
+mod reading;
 mod relay;
 mod retry;
 mod route;
@@ -40,6 +42,7 @@ mod server;
 mod stream;
 mod strict;
 pub mod tls;
+pub mod transform;
 mod unwritten;
 mod upstream;
 mod workers;

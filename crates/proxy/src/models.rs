@@ -1,6 +1,6 @@
 //! `/v1/models`: the union of what the live backends serve.
 
-use crate::{auth::Caller, error::RequestError};
+use crate::{auth::Caller, error::RequestError, transform::Aliases};
 use bytes::Bytes;
 use inferno_shared::membership::Snapshot;
 use serde::Serialize;
@@ -20,15 +20,20 @@ struct Model<'a> {
     /// Unix seconds: since when the longest-lived of its backends runs.
     created: u64,
     owned_by: &'static str,
+    /// Of an alias: the model that it stands for, as vLLM says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root: Option<&'a str>,
 }
 
-/// The answer to `path`, `/v1/models` or `/v1/models/{id}`: the models that are there for `caller`.
+/// The answer to `path`, `/v1/models` or `/v1/models/{id}`: the models that are there for `caller`, and the aliases
+/// of such.
 pub(crate) fn answer(
     path: &str,
     members: &Snapshot,
+    aliases: &Aliases,
     caller: &Caller,
 ) -> Result<Bytes, RequestError> {
-    let models = models(members, caller);
+    let models = models(members, aliases, caller);
     let body = match path.strip_prefix("/v1/models/") {
         None => serde_json::to_vec(&List { object: "list", data: models }),
         Some(id) => {
@@ -43,14 +48,18 @@ pub(crate) fn answer(
     Ok(body.unwrap_or_default().into())
 }
 
-fn models<'a>(members: &'a Snapshot, caller: &Caller) -> Vec<Model<'a>> {
-    let model = |id| {
-        let serving = members.members().filter(|node| node.serves(id));
+fn models<'a>(members: &'a Snapshot, aliases: &'a Aliases, caller: &Caller) -> Vec<Model<'a>> {
+    let model = |(id, root): (&'a str, Option<&'a str>)| {
+        let serving = members.members().filter(|node| node.serves(root.unwrap_or(id)));
         let created = serving.map(|node| node.generation.0 / 1000).min().unwrap_or(0);
-        Model { id, object: "model", created, owned_by: "inferno" }
+        Model { id, object: "model", created, owned_by: "inferno", root }
     };
     let ids = members.models().into_iter().map(|found| found.id.as_str());
-    ids.filter(|id| caller.may_use(id)).map(model).collect()
+    // Where an alias has a model's name, the name means what the alias says.
+    let ids = ids.filter(|id| aliases.model(id).is_none()).map(|id| (id, None));
+    let aliases = aliases.iter().filter(|(_, model)| members.has_model(model));
+    let all = ids.chain(aliases.map(|(name, model)| (name, Some(model))));
+    all.filter(|(id, _)| caller.may_use(id)).map(model).collect()
 }
 
 /// RFC 3986 §2.1. What is not an escape stays as it is.
@@ -85,9 +94,11 @@ mod tests {
 
     #[test]
     fn nobody_serves_nothing() {
-        let body = answer("/v1/models", &Snapshot::default(), &Caller::default()).expect("a list");
+        let answer =
+            |path| answer(path, &Snapshot::default(), &Aliases::default(), &Caller::default());
+        let body = answer("/v1/models").expect("a list");
         assert_eq!(body, r#"{"object":"list","data":[]}"#);
-        let error = answer("/v1/models/a%2Fb", &Snapshot::default(), &Caller::default());
+        let error = answer("/v1/models/a%2Fb");
         let error = error.expect_err("unknown");
         assert!(matches!(error, RequestError::UnknownModel { model } if model == "a/b"));
     }

@@ -26,6 +26,11 @@ pub(crate) enum Route {
     Unknown,
 }
 
+/// The methods that pass where something passes without a model. `OPTIONS` is a browser's question to the proxy,
+/// `CONNECT` and `TRACE` are nobody's.
+static PASSED: [Method; 6] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+
 impl Route {
     /// Which endpoint `path` is.
     pub(crate) fn of(path: &str) -> Self {
@@ -61,9 +66,14 @@ impl Route {
         )
     }
 
-    /// Whether its answer has tokens of its own.
+    /// Whether its answer is text that was generated.
     pub(crate) fn generates(self) -> bool {
-        matches!(self, Self::Chat | Self::Completions | Self::Passthrough)
+        matches!(self, Self::Chat | Self::Completions)
+    }
+
+    /// Whether a key's defaults are for it: they are parameters of completions, which others may not understand.
+    pub(crate) fn has_defaults(self) -> bool {
+        matches!(self, Self::Chat | Self::Completions)
     }
 
     /// Which piece of a stream has the first token. A chat's first event tells the role alone, and may come before
@@ -72,20 +82,23 @@ impl Route {
         if self == Self::Chat { 2 } else { 1 }
     }
 
-    /// The methods that it has; `None`: there is no such endpoint.
-    pub(crate) fn methods(self) -> Option<&'static str> {
+    /// The methods that it has; `None`: there is no such endpoint. `passes_all`: what names no model has backends to go
+    /// to.
+    pub(crate) fn methods(self, passes_all: bool) -> Option<&'static str> {
         match self {
             Self::Unknown => None,
             Self::Models => Some("GET, HEAD"),
+            Self::Passthrough if passes_all => Some("GET, HEAD, POST, PUT, PATCH, DELETE"),
             _ => Some("POST"),
         }
     }
 
     /// Refuses a method that the endpoint does not have.
-    pub(crate) fn check(self, method: &Method) -> Result<(), RequestError> {
-        let allow = self.methods().ok_or(RequestError::UnknownPath)?;
+    pub(crate) fn check(self, method: &Method, passes_all: bool) -> Result<(), RequestError> {
+        let allow = self.methods(passes_all).ok_or(RequestError::UnknownPath)?;
         let allowed = match self {
             Self::Models => matches!(*method, Method::GET | Method::HEAD),
+            Self::Passthrough if passes_all => PASSED.contains(method),
             // Without a body there is no model, and without a model nobody to ask.
             Self::Passthrough if *method == Method::GET => return Err(RequestError::UnknownPath),
             _ => *method == Method::POST,
@@ -180,14 +193,25 @@ mod tests {
 
     #[test]
     fn methods_are_checked() {
-        assert!(Route::Chat.check(&Method::POST).is_ok());
-        assert!(matches!(Route::Unknown.check(&Method::POST), Err(RequestError::UnknownPath)));
+        assert!(Route::Chat.check(&Method::POST, true).is_ok());
         assert!(matches!(
-            Route::Chat.check(&Method::GET),
+            Route::Unknown.check(&Method::POST, true),
+            Err(RequestError::UnknownPath)
+        ));
+        assert!(matches!(
+            Route::Chat.check(&Method::GET, true),
             Err(RequestError::MethodNotAllowed { allow: "POST" })
         ));
-        assert!(Route::Models.check(&Method::HEAD).is_ok());
-        assert!(Route::Models.check(&Method::POST).is_err());
-        assert!(matches!(Route::Passthrough.check(&Method::GET), Err(RequestError::UnknownPath)));
+        assert!(Route::Models.check(&Method::HEAD, true).is_ok());
+        assert!(Route::Models.check(&Method::POST, true).is_err());
+        let pass = |method, passes_all| Route::Passthrough.check(&method, passes_all);
+        assert!(matches!(pass(Method::GET, false), Err(RequestError::UnknownPath)));
+        assert!(pass(Method::DELETE, false).is_err() && pass(Method::POST, false).is_ok());
+        assert!(PASSED.iter().all(|method| pass(method.clone(), true).is_ok()));
+        for method in [Method::OPTIONS, Method::TRACE, Method::CONNECT] {
+            let allow = PASSED.each_ref().map(Method::as_str).join(", ");
+            let refused = pass(method, true).expect_err("refused");
+            assert_eq!(refused.allow(), Some(&*allow));
+        }
     }
 }

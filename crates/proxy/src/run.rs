@@ -4,6 +4,7 @@ use crate::{
     keys, limits,
     server::{TrafficError, TrafficServer},
     tls,
+    transform::Transform,
 };
 use inferno_shared::{
     Config, MetricsCollector, OperationsServer,
@@ -116,12 +117,13 @@ fn announcer(
 }
 
 /// What a proxy would refuse of `config` at its start: certificates, their keys and API keys that
-/// cannot be used.
+/// cannot be used, and changes of requests and answers that make no sense.
 pub fn check(config: &Config) -> Vec<TrafficError> {
     let tls = tls::check(&config.proxy.tls).err().map(TrafficError::from);
     let keys = config.proxy.keys_file.as_deref().map(keys::examine);
     let keys = keys.and_then(Result::err).map(TrafficError::from);
-    tls.into_iter().chain(keys).collect()
+    let transform = Transform::new(&config.proxy).err().map(TrafficError::from);
+    tls.into_iter().chain(keys).chain(transform).collect()
 }
 
 /// What is odd about who may use the traffic port that `config` describes, in plain words. It is said

@@ -14,6 +14,7 @@ use crate::{
     metrics::ProxyMetrics,
     routing::Fleet,
     tls::Tls,
+    transform::{Transform, TransformError},
     unwritten::Noting,
     workers::{self, Workers},
 };
@@ -63,6 +64,9 @@ pub enum TrafficError {
     /// The keys file or its pepper.
     #[error("proxy.keys_file: {0}")]
     Keys(#[from] KeysError),
+    /// What is to be changed of requests and answers.
+    #[error(transparent)]
+    Transform(#[from] TransformError),
     /// A second gateway in the same collector.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -85,7 +89,8 @@ impl TrafficServer {
     /// runtime, and serves on threads of its own. What is served is counted in `metrics`.
     ///
     /// # Errors
-    /// If the address or a thread cannot be had, or a certificate, a key or the keys file not be used.
+    /// If the address or a thread cannot be had, a certificate, a key or the keys file not be used, or what is to be
+    /// changed of requests and answers makes no sense.
     ///
     /// # Panics
     /// Outside a Tokio runtime.
@@ -98,9 +103,11 @@ impl TrafficServer {
         let lobby = Lobby::new(&config.limits);
         let metrics = ProxyMetrics::new(metrics, Arc::clone(&fleet), &lobby)?;
         let secured = Secured::load(config)?;
+        let transform = Transform::new(config)?;
         let connections = Connections::new(&config.limits, Arc::clone(&metrics));
         let keys = secured.keys.clone();
-        let gateway = Gateway::new(config, keys, fleet, lobby, metrics, Arc::clone(&drain));
+        let gateway =
+            Gateway::new(config, keys, transform, fleet, lobby, metrics, Arc::clone(&drain));
         let gateway = Arc::new(gateway);
         let listener = TcpListener::from_std(listener::bind(config.listen, "proxy.listen")?)?;
         let address = listener.local_addr()?;

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use inferno_proxy::keys::{self, Created, KeyEntry, KeyState, KeysFile, NewKey, Timestamp};
+use inferno_proxy::transform::Defaults;
 use inferno_shared::config::{Config, ConfigArgs, KeyLimits};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::console::{BAD, BOLD, DIM, GOOD, Styled, WARN, harmless, note, print};
 
@@ -17,6 +18,7 @@ Examples:
   inferno key create ci --models smollm2-135m-instruct --expires 90d
   inferno key create free --concurrency-max 2 --tokens-per-minute 20000
   inferno key create bob > bob.key          the key alone is on standard output
+  inferno key create trial --default max_tokens=256 --default temperature=0.2
   inferno key list
   inferno key revoke 'mobile app'
   inferno chat --api-key-file bob.key Hello
@@ -69,6 +71,9 @@ pub(crate) struct CreateArgs {
     /// Tokens it may take within a minute; proxy.key_limits.tokens_per_minute if left out
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     tokens_per_minute: Option<u64>,
+    /// A field for its requests that do not have it: max_tokens=256; may be repeated
+    #[arg(long = "default", value_name = "FIELD")]
+    defaults: Vec<String>,
     #[command(flatten)]
     file: FileArgs,
 }
@@ -103,7 +108,11 @@ fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
         requests_per_minute: args.requests_per_minute,
         tokens_per_minute: args.tokens_per_minute,
     };
-    let new = NewKey { name, models, expires, priority, explain, limits };
+    let mut defaults = Defaults::default();
+    for pair in &args.defaults {
+        defaults.add_pair(pair).map_err(|why| anyhow!("--default {pair}: {why}"))?;
+    }
+    let new = NewKey { name, models, expires, priority, explain, limits, defaults };
     let Created { key, entry, new_pepper } = keys::create(&path, new, Timestamp::now())?;
     if args.file.json {
         let mut object = object(&entry);
@@ -179,6 +188,10 @@ fn line(key: &KeyEntry, names: usize, now: Timestamp) -> String {
     };
     let models = if key.explain { format!("{models}, explain") } else { models };
     let models = limits(&key.limits).fold(models, |told, limit| format!("{told}, {limit}"));
+    let models = match key.defaults.is_empty() {
+        true => models,
+        false => format!("{models}, defaults {}", key.defaults),
+    };
     let (id, created) = (Styled(BOLD, key.id), key.created);
     let name = harmless(&key.name);
     format!("{id}  {name:<names$}  made {created}  {state}  {}", Styled(DIM, harmless(&models)))
@@ -213,6 +226,7 @@ fn object(key: &KeyEntry) -> Value {
         "priority": key.priority,
         "explain": key.explain,
         "limits": key.limits,
+        "defaults": key.defaults.iter().map(|(name, value)| (name.to_owned(), value.clone())).collect::<Map<_, _>>(),
     })
 }
 

@@ -12,12 +12,13 @@
 
 pub mod fair_queue;
 mod limited;
+mod need;
 mod tenants;
 mod usage;
 pub mod window;
 
 pub(crate) use limited::{Limit, Limited, Remaining};
-pub(crate) use tenants::Need;
+pub(crate) use need::Need;
 pub(crate) use usage::UsageReader;
 #[cfg(test)]
 pub(crate) use window::Wait;

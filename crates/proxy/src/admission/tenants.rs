@@ -3,6 +3,7 @@
 use super::{
     fair_queue::Tenant,
     limited::{Limit, Limited, Remaining},
+    need::Need,
     window::{Wait, Window},
 };
 use inferno_shared::config::KeyLimits;
@@ -126,15 +127,6 @@ impl Tenants {
     ) -> Remaining {
         self.0.get_mut(tenant).map_or_else(Remaining::default, |usage| usage.remaining(limits, now))
     }
-}
-
-/// How many tokens a request may take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Need {
-    /// Its prompt's and its answer's.
-    pub(crate) amount: u64,
-    /// The request does not say how long its answer may be.
-    pub(crate) is_assumed: bool,
 }
 
 impl Usage {

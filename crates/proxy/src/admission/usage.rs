@@ -46,10 +46,14 @@ impl UsageReader {
         self.tail.extend_from_slice(last);
     }
 
-    /// Tokens of the prompt, roughly `prompt`, and of the answer as far as it passed.
-    pub(crate) fn total(&self, prompt: u64) -> u64 {
-        let told = self.told.or_else(|| total(&self.tail));
-        told.unwrap_or_else(|| prompt + self.events + self.bytes / TOKEN_BYTES)
+    /// Tokens of prompt and answer, if the answer told them.
+    pub(crate) fn told(&self) -> Option<u64> {
+        self.told.or_else(|| total(&self.tail))
+    }
+
+    /// Tokens of the answer as far as it passed, roughly, if it is text.
+    pub(crate) fn guess(&self) -> u64 {
+        self.events + self.bytes / TOKEN_BYTES
     }
 }
 
@@ -74,21 +78,21 @@ mod tests {
         reader.events(b"data: {\"choices\":[],\"usage\":null}\n\n");
         reader.events(b"");
         reader.events(b"data: {\"choices\":[],\"usage\":null}\n\n");
-        assert_eq!(reader.total(10), 12);
+        assert_eq!((reader.told(), reader.guess()), (None, 2));
         reader.events(b"data: {\"usage\":{\"total_tokens\":31,\"x\":{}}}\n\ndata: [DONE]\n\n");
         reader.events(b"data: {\"usage\":null}\n\n");
-        assert_eq!(reader.total(10), 31);
+        assert_eq!(reader.told(), Some(31));
     }
 
     #[test]
     fn what_an_answer_does_not_tell_is_guessed_by_its_length() {
         let mut reader = UsageReader::default();
-        assert_eq!(reader.total(10), 10);
+        assert_eq!((reader.told(), reader.guess()), (None, 0));
         reader.piece(&[b'x'; 8_000]);
-        assert_eq!(reader.total(10), 2_010);
+        assert_eq!((reader.told(), reader.guess()), (None, 2_000));
         let mut reader = UsageReader::default();
         reader.piece(br#"{"usage":{"total_tokens":"many"}}"#);
-        assert_eq!(reader.total(0), 8);
+        assert_eq!((reader.told(), reader.guess()), (None, 8));
     }
 
     proptest! {
@@ -105,7 +109,7 @@ mod tests {
                 reader.piece(&answer[from..cut]);
                 from = cut;
             }
-            prop_assert_eq!(reader.total(0), 7);
+            prop_assert_eq!(reader.told(), Some(7));
             prop_assert!(reader.tail.len() <= TAIL_BYTES);
         }
     }

@@ -8,12 +8,14 @@ use super::{
     pepper::{Pepper, hex},
     private::{Folder, resolved},
 };
+use crate::transform::Defaults;
 use inferno_shared::config::KeyLimits;
+use serde_json::Value;
 use std::{
     fs,
     path::{Path, PathBuf},
 };
-use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
+use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, value};
 
 /// What a key is made with.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +32,8 @@ pub struct NewKey {
     pub explain: bool,
     /// How much of everything it may.
     pub limits: KeyLimits,
+    /// Fields for its requests that do not have them.
+    pub defaults: Defaults,
 }
 
 /// A key that was made.
@@ -64,7 +68,7 @@ pub fn create(path: &Path, new: NewKey, now: Timestamp) -> Result<Created, KeysE
     let id = free_id(&file)?;
     let key = ApiKey::random(id)?;
     let digest = pepper.digest(key.expose().as_bytes());
-    let NewKey { name, models, expires, priority, explain, limits } = new;
+    let NewKey { name, models, expires, priority, explain, limits, defaults } = new;
     let entry = KeyEntry {
         id,
         name,
@@ -76,6 +80,7 @@ pub fn create(path: &Path, new: NewKey, now: Timestamp) -> Result<Created, KeysE
         priority,
         explain,
         limits,
+        defaults,
     };
     change(&folder, path, &text, |keys| {
         keys.push(table(&entry));
@@ -220,7 +225,23 @@ fn table(entry: &KeyEntry) -> Table {
             table.insert(field, value(limit));
         }
     }
+    if !entry.defaults.is_empty() {
+        let fields = entry.defaults.iter().map(|(name, value)| (name, toml(value)));
+        table.insert("defaults", value(fields.collect::<InlineTable>()));
+    }
     table
+}
+
+/// A default's value. Of numbers, those beyond TOML's are written as the nearest that it has.
+fn toml(value: &Value) -> toml_edit::Value {
+    match value {
+        Value::String(text) => text.into(),
+        Value::Bool(switch) => (*switch).into(),
+        number => match number.as_i64() {
+            Some(whole) => whole.into(),
+            None => number.as_f64().unwrap_or_default().into(),
+        },
+    }
 }
 
 #[cfg(test)]
@@ -250,7 +271,12 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("keys.toml");
         let now = Timestamp::from_unix(NOW);
+        let mut defaults = Defaults::default();
+        for pair in ["max_tokens=256", "temperature=0.25", "effort=low", "logprobs=true"] {
+            defaults.add_pair(pair).expect("a default");
+        }
         let new = NewKey {
+            defaults,
             models: Some(vec!["m".into()]),
             expires: Some(Timestamp::from_unix(NOW + 60)),
             priority: 7,

@@ -7,7 +7,9 @@ use super::{
     pepper::{Digest, Pepper, unhex},
     private,
 };
+use crate::transform::Defaults;
 use inferno_shared::config::{KeyLimits, nearest_hint};
+use serde_json::Value;
 use std::{
     collections::HashMap,
     ops::{Range, RangeInclusive},
@@ -27,7 +29,7 @@ const MODEL_BYTES_MAX: usize = 256;
 
 /// The fields of the file, and of each key in it.
 const FIELDS: [&str; 3] = ["pepper_file", "pepper_check", "key"];
-const KEY_FIELDS: [&str; 12] = [
+const KEY_FIELDS: [&str; 13] = [
     "id",
     "name",
     "hmac_sha256",
@@ -40,6 +42,7 @@ const KEY_FIELDS: [&str; 12] = [
     CONCURRENCY_MAX,
     REQUESTS_PER_MINUTE,
     TOKENS_PER_MINUTE,
+    "defaults",
 ];
 pub(super) const CONCURRENCY_MAX: &str = "concurrency_max";
 pub(super) const REQUESTS_PER_MINUTE: &str = "requests_per_minute";
@@ -70,6 +73,8 @@ pub struct KeyEntry {
     pub explain: bool,
     /// How much of everything it may; where nothing is said, `proxy.key_limits.*` decides.
     pub limits: KeyLimits,
+    /// Fields for its requests that do not have them.
+    pub defaults: Defaults,
 }
 
 /// What a key is good for.
@@ -157,6 +162,17 @@ pub(super) fn check_models(models: &[String]) -> Result<(), String> {
     Ok(())
 }
 
+/// A value as JSON has it; null, if it is no text, number, true or false, or a number that JSON does not have.
+fn scalar(value: &toml_edit::Value) -> Value {
+    match value {
+        toml_edit::Value::String(text) => Value::from(text.value().as_str()),
+        toml_edit::Value::Integer(number) => Value::from(*number.value()),
+        toml_edit::Value::Float(number) => Value::from(*number.value()),
+        toml_edit::Value::Boolean(switch) => Value::from(*switch.value()),
+        _ => Value::Null,
+    }
+}
+
 struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
@@ -230,6 +246,7 @@ impl Reader<'_> {
                 requests_per_minute: self.limit(table, REQUESTS_PER_MINUTE)?,
                 tokens_per_minute: self.limit(table, TOKENS_PER_MINUTE)?,
             },
+            defaults: self.defaults(table)?,
         })
     }
 
@@ -255,6 +272,23 @@ impl Reader<'_> {
         let number = number.filter(|&number| number > 0);
         let wrong = || self.wrong_field(table, field, "is not a whole number, at least 1");
         number.map(Some).ok_or_else(wrong)
+    }
+
+    fn defaults(&self, table: &Table) -> Result<Defaults, KeysError> {
+        const FIELD: &str = "defaults";
+        let mut defaults = Defaults::default();
+        let Some(item) = table.get(FIELD) else { return Ok(defaults) };
+        let fields = item.as_table_like().ok_or_else(|| {
+            self.wrong_field(table, FIELD, "is not a table: { max_tokens = 256, top_p = 0.9 }")
+        })?;
+        for (name, item) in fields.iter() {
+            let added = defaults.add(name, item.as_value().map_or(Value::Null, scalar));
+            added.map_err(|why| {
+                let span = fields.key(name).and_then(toml_edit::Key::span).or_else(|| item.span());
+                self.wrong(span, format!("`{FIELD}` is wrong: {why}"))
+            })?;
+        }
+        Ok(defaults)
     }
 
     fn models(&self, table: &Table) -> Result<Option<Vec<String>>, KeysError> {
@@ -338,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_file_says_who_may_what() {
-        let more = "expires = 2027-01-31\nrevoked = 2026-12-01T00:00:00+01:00\nmodels = [\"m\", \"org/n\"]\npriority = -5\nexplain = true\nconcurrency_max = 2\nrequests_per_minute = 60\ntokens_per_minute = 9000\n";
+        let more = "expires = 2027-01-31\nrevoked = 2026-12-01T00:00:00+01:00\nmodels = [\"m\", \"org/n\"]\npriority = -5\nexplain = true\nconcurrency_max = 2\nrequests_per_minute = 60\ntokens_per_minute = 9000\ndefaults = { max_tokens = 256, top_p = 0.5, user = \"u\", logprobs = true }\n";
         let file = parse(&format!("# ours\n{HEAD}{}", key(more))).expect("valid");
         assert_eq!(file.pepper_file, Path::new("/etc/inferno/p"));
         let [key] = file.keys.as_slice() else { panic!("one key") };
@@ -352,6 +386,12 @@ mod tests {
         let limits = &key.limits;
         assert_eq!((limits.concurrency_max, limits.requests_per_minute), (Some(2), Some(60)));
         assert_eq!(limits.tokens_per_minute, Some(9_000));
+        let defaults = "max_tokens=256 top_p=0.5 user=\"u\" logprobs=true";
+        assert_eq!(key.defaults.to_string(), defaults);
+        let table = "[key.defaults]\nmax_tokens = 256";
+        let file =
+            parse(&format!("{HEAD}{}", super::tests::key(table))).expect("a table of its own");
+        assert_eq!(file.keys[0].defaults.to_string(), "max_tokens=256");
         assert_eq!(parse(HEAD).expect("valid").keys, [], "nobody yet");
         let elsewhere = parse("pepper_file = \"/run/p\"\npepper_check = \"x\"").expect("valid");
         assert_eq!(elsewhere.pepper_file, Path::new("/run/p"));
@@ -384,6 +424,18 @@ mod tests {
             (with("priority = 101"), 8, "`priority` is not a whole number from -100 to 100"),
             (with("priority = \"1\""), 8, "not a whole number"),
             (with("explain = 1"), 8, "`explain` is not true or false"),
+            (with("defaults = 1"), 8, "`defaults` is not a table"),
+            (
+                with("defaults = { top_p = [1] }"),
+                8,
+                "`defaults` is wrong: `top_p` is not text, a number",
+            ),
+            (with("defaults = { top_p = nan }"), 8, "`top_p` is not text, a number"),
+            (
+                with("[key.defaults]\ntop_p = 1\nmodel = \"m\""),
+                10,
+                "`model` is for the client alone",
+            ),
             (with("expires = \"2027-01-31\""), 8, "without quotes"),
             (with("expires = 2027-01-31T00:00:00"), 8, "with an offset"),
             (with(&key("")), 8, "the id abcDEF12 is there twice"),

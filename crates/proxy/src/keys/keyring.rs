@@ -1,6 +1,7 @@
 //! The keys as a proxy looks them up: one HMAC a request, a map by id, no lock.
 
 use super::{KeyEntry, KeyId, KeyState, KeysError, KeysFile, Timestamp, pepper::Pepper};
+use crate::transform::Defaults;
 use arc_swap::ArcSwap;
 use inferno_shared::config::KeyLimits;
 use std::{
@@ -123,6 +124,11 @@ impl Holder {
     /// Whether routing is explained to it.
     pub(crate) fn may_have_explained(&self) -> bool {
         self.entry.explain
+    }
+
+    /// The fields that its requests get where they do not have them.
+    pub(crate) fn defaults(&self) -> &Defaults {
+        &self.entry.defaults
     }
 
     /// Whether it may use `model`.

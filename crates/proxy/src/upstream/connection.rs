@@ -25,8 +25,13 @@ pub(crate) struct OutgoingRequest {
     /// Written once, and left open for the fields that differ.
     head: BytesMut,
     body: Bytes,
-    /// It may be sent again after it was sent once.
+    /// It may be sent again after it was sent once, to anyone.
     pub(crate) replayable: bool,
+    /// It may go over a kept connection, which may turn out to be dead: asking the same backend again on a new one
+    /// changes nothing, because of the endpoint or the method (RFC 9110 §9.2.1).
+    pub(crate) may_reuse: bool,
+    /// Its answer has no body.
+    is_head: bool,
 }
 
 impl OutgoingRequest {
@@ -40,8 +45,12 @@ impl OutgoingRequest {
     ) -> Self {
         let mut head = BytesMut::with_capacity(HEAD_BYTES);
         head::open_request(&mut head, method, target, headers);
-        head::field(&mut head, "content-length", body.len().to_string().as_bytes());
-        Self { head, body, replayable }
+        // Where a body is not meant, even an empty one may be found odd (RFC 9110 §8.6).
+        if !body.is_empty() || !matches!(*method, Method::GET | Method::HEAD | Method::DELETE) {
+            head::field(&mut head, "content-length", body.len().to_string().as_bytes());
+        }
+        let (may_reuse, is_head) = (replayable || method.is_safe(), *method == Method::HEAD);
+        Self { head, body, replayable, may_reuse, is_head }
     }
 
     /// The same with one more field, which [`head::field`] can write.
@@ -109,7 +118,7 @@ impl Connection {
         let answered = async {
             let sent = self.send(request, fields).await;
             // A backend may answer before it has read everything, to refuse it, and close.
-            let head = self.read_head().await;
+            let head = self.read_head(request.is_head).await;
             match (sent, head) {
                 (Ok(()), head) => head,
                 (Err(_), Ok(head)) => Ok(ResponseHead { keep_alive: false, ..head }),
@@ -139,9 +148,9 @@ impl Connection {
         self.stream.write_all(&request.body).await
     }
 
-    async fn read_head(&mut self) -> Result<ResponseHead, UpstreamError> {
+    async fn read_head(&mut self, to_head: bool) -> Result<ResponseHead, UpstreamError> {
         loop {
-            if let Some(head) = head::decode_response(&mut self.input)? {
+            if let Some(head) = head::decode_response(&mut self.input, to_head)? {
                 return Ok(head);
             }
             let nothing_yet = self.input.is_empty();

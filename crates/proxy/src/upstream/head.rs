@@ -37,6 +37,8 @@ pub(crate) struct ResponseHead {
     pub(crate) headers: HeaderMap,
     /// Decodes what follows.
     pub(crate) body: BodyDecoder,
+    /// The body's length, if the header tells it; of an answer to HEAD, what it would be.
+    pub(crate) length: Option<u64>,
     /// The backend keeps the connection open afterwards.
     pub(crate) keep_alive: bool,
 }
@@ -69,8 +71,11 @@ pub(crate) fn field(out: &mut BytesMut, name: &str, value: &[u8]) {
 /// Takes one response head off the front of `input`; `None` until it is whole.
 ///
 /// Informational responses (1xx) are skipped: nothing in them is for the client, who has had its
-/// `100 Continue` from us. The request was no HEAD: without a body there is no model to route by.
-pub(crate) fn decode_response(input: &mut BytesMut) -> Result<Option<ResponseHead>, CodecError> {
+/// `100 Continue` from us. `to_head`: the request was a HEAD, whose answer has no body whatever it says.
+pub(crate) fn decode_response(
+    input: &mut BytesMut,
+    to_head: bool,
+) -> Result<Option<ResponseHead>, CodecError> {
     loop {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
         let mut response = httparse::Response::new(&mut fields);
@@ -85,7 +90,7 @@ pub(crate) fn decode_response(input: &mut BytesMut) -> Result<Option<ResponseHea
             return Err(CodecError::SwitchedProtocols);
         }
         let informational = status.is_informational();
-        let head = if informational { None } else { Some(build(&response, status)?) };
+        let head = if informational { None } else { Some(build(&response, status, to_head)?) };
         let _ = input.split_to(length);
         if head.is_some() {
             return Ok(head);
@@ -96,6 +101,7 @@ pub(crate) fn decode_response(input: &mut BytesMut) -> Result<Option<ResponseHea
 fn build(
     response: &httparse::Response<'_, '_>,
     status: StatusCode,
+    to_head: bool,
 ) -> Result<ResponseHead, CodecError> {
     let mut headers = HeaderMap::with_capacity(response.headers.len());
     for field in response.headers.iter() {
@@ -106,9 +112,11 @@ fn build(
         headers.append(name, value);
     }
     let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let body = if bodiless { BodyDecoder::empty() } else { framing(&headers)? };
+    let framed = if bodiless { BodyDecoder::empty() } else { framing(&headers)? };
+    let length = framed.known_length();
+    let body = if to_head { BodyDecoder::empty() } else { framed };
     let keep_alive = response.version == Some(1) && body.is_delimited() && !says_close(&headers);
-    Ok(ResponseHead { status, headers, body, keep_alive })
+    Ok(ResponseHead { status, headers, body, length, keep_alive })
 }
 
 /// RFC 9112 §6.3, strict: what two parsers could read two ways is refused.
@@ -146,7 +154,7 @@ mod tests {
     use super::*;
 
     fn decode(text: &str) -> Result<Option<ResponseHead>, CodecError> {
-        decode_response(&mut BytesMut::from(text))
+        decode_response(&mut BytesMut::from(text), false)
     }
 
     #[test]
@@ -167,7 +175,7 @@ mod tests {
         for (index, byte) in text.iter().enumerate() {
             input.put_u8(*byte);
             if head.is_none() {
-                head = decode_response(&mut input).expect("valid");
+                head = decode_response(&mut input, false).expect("valid");
                 assert_eq!(head.is_some(), index + 1 == text.len() - 3);
             }
         }
@@ -184,6 +192,18 @@ mod tests {
         let head = head.expect("valid").expect("whole");
         assert_eq!(head.status, StatusCode::NO_CONTENT);
         assert!(head.body.is_done());
+    }
+
+    #[test]
+    fn an_answer_to_head_ends_with_its_header_and_tells_a_length() {
+        for (field, length) in
+            [("content-length: 7", Some(7)), ("transfer-encoding: chunked", None), ("x: y", None)]
+        {
+            let mut input = BytesMut::from(&*format!("HTTP/1.1 200 OK\r\n{field}\r\n\r\nHTTP"));
+            let head = decode_response(&mut input, true).expect("valid").expect("whole");
+            assert_eq!((head.length, head.body.is_done(), head.keep_alive), (length, true, true));
+            assert_eq!(input, "HTTP", "what follows is another answer's");
+        }
     }
 
     #[test]

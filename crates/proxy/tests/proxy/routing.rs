@@ -189,7 +189,11 @@ async fn embeddings_have_no_prefix_to_come_back_to() {
 
 #[tokio::test]
 async fn the_header_of_a_session_can_be_another() {
-    let routing = RoutingConfig { policy: RoutingPolicy::Session, session_header: "x-chat".into() };
+    let routing = RoutingConfig {
+        policy: RoutingPolicy::Session,
+        session_header: "x-chat".into(),
+        ..RoutingConfig::default()
+    };
     let proxy = Proxy::start(ProxyConfig { routing, ..ProxyConfig::default() });
     let request = with_header(&post(CHAT, &turns(&["x"], "")), "x-inferno-explain: 1");
     let backend = Backend::start("a").await;
@@ -248,8 +252,7 @@ async fn only_who_may_have_it_explained() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.toml");
     let key = |name: &str, explain| {
-        let (models, expires) = (None, None);
-        let new = NewKey { name: name.into(), models, expires, explain, ..NewKey::default() };
+        let new = NewKey { name: name.into(), explain, ..NewKey::default() };
         create(&path, new, Timestamp::now()).unwrap().key
     };
     let (may, may_not) = (key("may", true), key("may not", false));

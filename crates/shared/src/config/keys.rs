@@ -5,8 +5,9 @@
 
 use super::kind::{
     Kind::{
-        self, Address, Boolean, Bytes, Choice, Count, Device, HeaderName, Host, List, LogFilter,
-        Milliseconds, Network, NodeId, Operations, Origin, Path, Ratio, Secret, Text, Url,
+        self, Address, Alias, Boolean, Bytes, Choice, Count, Device, HeaderField, HeaderName, Host,
+        List, LogFilter, Milliseconds, Network, NodeId, Operations, Origin, Path, Ratio, Rewrite,
+        Secret, Text, Url,
     },
     Range, none,
 };
@@ -229,6 +230,46 @@ pub const KEYS: &[Key] = &[
         "proxy.routing.session_header",
         HeaderName,
         "The header field that names a request's session, for the policy `session`; without it `prompt_cache_key` or `user` of the body.",
+    ),
+    key(
+        "proxy.routing.default_model",
+        Text,
+        "The model whose backends get what is passed through and names none: other methods than POST, other bodies \
+         than JSON, forms without a `model` (docs/transformation.md).",
+    )
+    .or("none: only POST with a model is passed through"),
+    key(
+        "proxy.aliases",
+        List(&Alias),
+        "Further names of models: clients ask for ALIAS, backends get MODEL (docs/transformation.md).",
+    ),
+    key(
+        "proxy.rewrites",
+        List(&Rewrite),
+        "Paths that are taken for others: what begins with FROM, as if it began with TO. The first that fits counts.",
+    ),
+    key(
+        "proxy.headers.request_set",
+        List(&HeaderField),
+        "Header fields for backends, in place of what a client sent under that name. A value with a comma needs the \
+         form [\"NAME: VALUE\"] in a variable.",
+    ),
+    key("proxy.headers.request_add", List(&HeaderField), "Header fields for backends, beside those."),
+    key(
+        "proxy.headers.request_remove",
+        List(&HeaderName),
+        "Header fields of clients that no backend gets.",
+    ),
+    key(
+        "proxy.headers.response_set",
+        List(&HeaderField),
+        "Header fields for clients, in place of what a backend sent under that name; in the proxy's own answers too.",
+    ),
+    key("proxy.headers.response_add", List(&HeaderField), "Header fields for clients, beside those."),
+    key(
+        "proxy.headers.response_remove",
+        List(&HeaderName),
+        "Header fields of backends that no client gets.",
     ),
     key("proxy.body_bytes_max", Bytes(AT_LEAST_1), "Largest request body; 413 above."),
     key("proxy.body_bytes_total", Bytes(AT_LEAST_1), "All request bodies held at once; 503 above."),
@@ -454,6 +495,10 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ("health", "How a proxy checks its nodes."),
     ("proxy", "The proxy's traffic side. A backend ignores it."),
     ("proxy.routing", "Which backend gets a request."),
+    (
+        "proxy.headers",
+        "Which header fields are changed on their way. docs/transformation.md says which may not be.",
+    ),
     ("proxy.limits", "How much the proxy holds open at once, and how much of it may wait."),
     (
         "proxy.key_limits",

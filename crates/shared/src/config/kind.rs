@@ -1,6 +1,6 @@
 //! What values a key takes: how text becomes one, and which are refused.
 
-use super::{ByteSize, nearest};
+use super::{ByteSize, nearest, transform};
 use crate::registration::wire::is_valid_id;
 use figment::value::{Empty, Tag, Value};
 use ipnet::IpNet;
@@ -30,6 +30,12 @@ pub enum Kind {
     HeaderName,
     /// The origin of a web page, `https://app.example`, or `*`.
     Origin,
+    /// `NAME: VALUE`
+    HeaderField,
+    /// `ALIAS=MODEL`
+    Alias,
+    /// `/FROM => /TO`
+    Rewrite,
     /// A level, or filter directives of `tracing`.
     LogFilter,
     /// `auto`, `cpu` or `cuda:N`.
@@ -115,6 +121,9 @@ impl Kind {
             Self::NodeId => "1-128 of A-Z a-z 0-9 . _ -".into(),
             Self::HeaderName => "the name of a header field".into(),
             Self::Origin => "an origin as browsers write it, or *".into(),
+            Self::HeaderField => "NAME: VALUE".into(),
+            Self::Alias => "ALIAS=MODEL".into(),
+            Self::Rewrite => "/FROM => /TO".into(),
             Self::LogFilter => "a level, or directives TARGET=LEVEL".into(),
             Self::Device => "auto, cpu or cuda:N".into(),
             Self::Ratio => "a number from 0 to 1".into(),
@@ -182,6 +191,9 @@ impl Kind {
             Self::Network => text.parse::<IpNet>().is_ok(),
             Self::NodeId => is_valid_id(text),
             Self::HeaderName => text.parse::<http::HeaderName>().is_ok(),
+            Self::HeaderField => return text.parse::<transform::HeaderField>().map(drop),
+            Self::Alias => return text.parse::<transform::Alias>().map(drop),
+            Self::Rewrite => return text.parse::<transform::Rewrite>().map(drop),
             Self::Device => text.parse::<super::Device>().is_ok(),
             Self::Url => return check_url(text),
             Self::Origin => return check_origin(text),
@@ -203,6 +215,9 @@ impl Kind {
             Self::Network => "a network, e.g. \"10.0.0.0/8\"".into(),
             Self::NodeId => "a node's id, 1-128 of [A-Za-z0-9._-]".into(),
             Self::HeaderName => "the name of a header field, e.g. \"x-session-id\"".into(),
+            Self::HeaderField => transform::HeaderField::EXAMPLE.into(),
+            Self::Alias => transform::Alias::EXAMPLE.into(),
+            Self::Rewrite => transform::Rewrite::EXAMPLE.into(),
             Self::LogFilter => "a level in quotes".into(),
             Self::Origin => "an origin, e.g. \"https://app.example\"".into(),
             Self::Device => "a device: \"auto\", \"cpu\" or \"cuda:N\"".into(),

@@ -20,6 +20,7 @@ mod sample;
 mod schema;
 mod secret;
 mod size;
+mod transform;
 
 pub use device::Device;
 pub use layers::{ConfigArgs, Setting, keys_of};
@@ -29,12 +30,14 @@ pub use reference::reference;
 pub use sample::sample;
 pub use schema::{
     BackendConfig, Config, HealthConfig, KeyLimits, LogConfig, LogFormat, NodeConfig, Notices,
-    OperationsConfig, OtlpConfig, ProxyConfig, ProxyCors, ProxyLimits, ProxyRetry, ProxyTimeouts,
-    ProxyTls, RegistrationConfig, RoutingConfig, RoutingPolicy, TelemetryConfig, TlsConfig,
+    OperationsConfig, OtlpConfig, ProxyConfig, ProxyCors, ProxyHeaders, ProxyLimits, ProxyRetry,
+    ProxyTimeouts, ProxyTls, RegistrationConfig, RoutingConfig, RoutingPolicy, TelemetryConfig,
+    TlsConfig,
 };
 pub(crate) use secret::read_file as read_secret_file;
 pub use secret::{HIDDEN, Secret};
 pub use size::ByteSize;
+pub use transform::{Alias, HeaderField, Rewrite};
 
 #[cfg(test)]
 mod tests;

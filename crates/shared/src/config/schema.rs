@@ -1,6 +1,6 @@
 //! The typed configuration. Every field's meaning and default stand in [`super::keys::KEYS`].
 
-use super::{ByteSize, Device, Secret};
+use super::{Alias, ByteSize, Device, HeaderField, Rewrite, Secret};
 use crate::registration::secrets::SecretSource;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -167,6 +167,12 @@ pub struct ProxyConfig {
     pub advertise: Option<String>,
     /// How a backend is chosen.
     pub routing: RoutingConfig,
+    /// Further names of models.
+    pub aliases: Vec<Alias>,
+    /// Paths that are taken for others.
+    pub rewrites: Vec<Rewrite>,
+    /// Header fields that are changed.
+    pub headers: ProxyHeaders,
     /// Largest request body; 413 above.
     pub body_bytes_max: ByteSize,
     /// All request bodies held at once; 503 above.
@@ -197,12 +203,36 @@ pub struct RoutingConfig {
     pub policy: RoutingPolicy,
     /// The header field that names a request's session.
     pub session_header: String,
+    /// Whose backends get what is passed through and names no model; none: nobody's.
+    pub default_model: Option<String>,
 }
 
 impl Default for RoutingConfig {
     fn default() -> Self {
-        Self { policy: RoutingPolicy::default(), session_header: "x-session-id".into() }
+        Self {
+            policy: RoutingPolicy::default(),
+            session_header: "x-session-id".into(),
+            default_model: None,
+        }
     }
+}
+
+/// `proxy.headers.*`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProxyHeaders {
+    /// Put into requests to backends, in place of what clients sent under that name.
+    pub request_set: Vec<HeaderField>,
+    /// Put there beside it.
+    pub request_add: Vec<HeaderField>,
+    /// Names of what clients send and no backend gets.
+    pub request_remove: Vec<String>,
+    /// Put into answers to clients, in place of what backends sent under that name.
+    pub response_set: Vec<HeaderField>,
+    /// Put there beside it.
+    pub response_add: Vec<HeaderField>,
+    /// Names of what backends send and no client gets.
+    pub response_remove: Vec<String>,
 }
 
 /// How a backend is chosen among those that serve the model.
@@ -453,6 +483,9 @@ impl Default for ProxyConfig {
             peers: Vec::new(),
             advertise: None,
             routing: RoutingConfig::default(),
+            aliases: Vec::new(),
+            rewrites: Vec::new(),
+            headers: ProxyHeaders::default(),
             body_bytes_max: ByteSize::mib(16),
             body_bytes_total: ByteSize::mib(512),
             limits: ProxyLimits::default(),

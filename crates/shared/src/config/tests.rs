@@ -330,3 +330,36 @@ fn a_share_and_an_address_are_what_they_say() {
     assert_says(&error, &["telemetry.otlp.endpoint", "no credentials"]);
     assert!(!error.contains("hunter2"), "{error}");
 }
+
+#[test]
+fn what_the_proxy_changes_is_said_alike_in_a_file_a_variable_and_a_flag() {
+    let file = Some(
+        "[proxy]\naliases = [\"a=m\", \"b=n\"]\nrewrites = [\"/x/ => /v1/\"]\n\
+         [proxy.headers]\nresponse_set = [\"vary: a, b\"]",
+    );
+    let pairs = [
+        ("INFERNO_PROXY__ALIASES", "a=m, b=n"),
+        ("INFERNO_PROXY__REWRITES", "/x/ => /v1/"),
+        ("INFERNO_PROXY__HEADERS__RESPONSE_SET", "[\"vary: a, b\"]"),
+    ];
+    let set = [
+        "proxy.aliases=[\"a=m\",\"b=n\"]",
+        "proxy.rewrites=/x/=>/v1/",
+        "proxy.headers.response_set=[\"Vary:a, b\"]",
+    ];
+    let config = load(&[], &[], file).expect("a file");
+    assert_eq!(config.proxy.aliases[1].to_string(), "b=n");
+    assert_eq!(config, load(&pairs, &[], None).expect("variables"));
+    assert_eq!(config, load(&[], &set, None).expect("flags"));
+    let default = load(&[], &["proxy.routing.default_model=m"], None).expect("a flag");
+    assert_eq!(default.proxy.routing.default_model.as_deref(), Some("m"));
+    // A comma that was not meant as one.
+    let split = error(&[("INFERNO_PROXY__HEADERS__RESPONSE_SET", "vary: a, b")], &[], None);
+    assert_says(&split, &["INFERNO_PROXY__HEADERS__RESPONSE_SET", "NAME: VALUE"]);
+    let of = |set: &str| error(&[], &[set], None);
+    assert_says(&of("proxy.aliases=gpt-4o"), &["--set proxy.aliases: `gpt-4o` is not ALIAS=MODEL"]);
+    assert_says(&of("proxy.rewrites=/a/ => /b"), &["both sides end in /, or neither does"]);
+    assert_says(&of("proxy.headers.request_remove=a b"), &["`a b` is not the name of a header"]);
+    let table = error(&[], &[], Some("[proxy.aliases]\n\"a\" = \"m\""));
+    assert_says(&table, &["proxy.aliases: is one value, not a table"]);
+}
