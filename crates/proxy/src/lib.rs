@@ -26,6 +26,8 @@ mod explain;
 mod headers;
 pub mod keys;
 mod limits;
+#[doc(hidden)]
+pub mod measured;
 mod metrics;
 mod models;
 pub mod prompt;
