@@ -70,12 +70,42 @@ enum Whom {
 }
 
 const SCENARIOS: [Scenario; 6] = [
-    Scenario { name: "GET, passed on, 32 connections", connections: 32, ask: get, of: Whom::Everyone },
-    Scenario { name: "GET, passed on, 256 connections", connections: 256, ask: get, of: Whom::Everyone },
-    Scenario { name: "POST 2 KB, passed on, 32 connections", connections: 32, ask: post, of: Whom::Everyone },
-    Scenario { name: "POST 2 KB, passed on, 256 connections", connections: 256, ask: post, of: Whom::Everyone },
-    Scenario { name: "chat 2 KB: JSON, prefix routing; 32 connections", connections: 32, ask: chat, of: Whom::Plain },
-    Scenario { name: "chat 2 KB: keys, JSON, prefix routing; 32 connections", connections: 32, ask: chat, of: Whom::Keyed },
+    Scenario {
+        name: "GET, passed on, 32 connections",
+        connections: 32,
+        ask: get,
+        of: Whom::Everyone,
+    },
+    Scenario {
+        name: "GET, passed on, 256 connections",
+        connections: 256,
+        ask: get,
+        of: Whom::Everyone,
+    },
+    Scenario {
+        name: "POST 2 KB, passed on, 32 connections",
+        connections: 32,
+        ask: post,
+        of: Whom::Everyone,
+    },
+    Scenario {
+        name: "POST 2 KB, passed on, 256 connections",
+        connections: 256,
+        ask: post,
+        of: Whom::Everyone,
+    },
+    Scenario {
+        name: "chat 2 KB: JSON, prefix routing; 32 connections",
+        connections: 32,
+        ask: chat,
+        of: Whom::Plain,
+    },
+    Scenario {
+        name: "chat 2 KB: keys, JSON, prefix routing; 32 connections",
+        connections: 32,
+        ask: chat,
+        of: Whom::Keyed,
+    },
 ];
 
 /// A `GET` that no gateway answers by itself.
@@ -95,7 +125,17 @@ fn chat(gateway: &Gateway, nth: usize) -> Vec<u8> {
 
 fn post_to(path: &str, gateway: &Gateway, nth: usize) -> Vec<u8> {
     let words = |seed: usize, bytes: usize| -> String {
-        let words = ["route ", "the ", "model ", "of ", "this ", "request ", "\\\"quickly\\\" ", "and ", "well "];
+        let words = [
+            "route ",
+            "the ",
+            "model ",
+            "of ",
+            "this ",
+            "request ",
+            "\\\"quickly\\\" ",
+            "and ",
+            "well ",
+        ];
         let mut text = String::new();
         let mut at = seed * 7 + 1;
         while text.len() < bytes {
@@ -173,7 +213,11 @@ impl World {
         for proxy in ours {
             servers::wait("the upstream's registration", || {
                 let mut connection = http::Connection::open(proxy.address).ok()?;
-                connection.ask(&chat(proxy, 0)).ok().filter(|answer| http::is_ok(answer)).map(|_| ())
+                connection
+                    .ask(&chat(proxy, 0))
+                    .ok()
+                    .filter(|answer| http::is_ok(answer))
+                    .map(|_| ())
             });
         }
         let mut peers = Vec::from_iter(other);
@@ -290,9 +334,14 @@ fn print_added(head: &str, rows: &[(&str, SocketAddr, Vec<probe::Latencies>)]) {
     println!("{head}\n|---|---|---|---|---|");
     let direct = &rows[0].2;
     for (name, _, latencies) in rows {
-        let us = |latencies: &probe::Latencies, percent| latencies.percentile(percent).as_secs_f64() * 1e6;
+        let us = |latencies: &probe::Latencies, percent| {
+            latencies.percentile(percent).as_secs_f64() * 1e6
+        };
         let [(p50, more50), (p99, more99)] = [50.0, 99.0].map(|percent| {
-            let added = latencies.iter().zip(direct).map(|(via, direct)| us(via, percent) - us(direct, percent));
+            let added = latencies
+                .iter()
+                .zip(direct)
+                .map(|(via, direct)| us(via, percent) - us(direct, percent));
             (median(latencies.iter().map(|l| us(l, percent)).collect()), median(added.collect()))
         });
         println!("| {name} | {p50:.0} | {p99:.0} | {more50:.0} | {more99:.0} |");

@@ -2,10 +2,7 @@
 //! threads as there are processors, with keep-alive on both sides, timeouts, metrics and a line a
 //! request in a file.
 
-use crate::{
-    debian,
-    upstream::MODEL,
-};
+use crate::{debian, upstream::MODEL};
 use inferno_proxy::keys::{NewKey, Timestamp, create};
 use inferno_shared::config::keys::find;
 use nix::{
@@ -192,7 +189,8 @@ fn peer(
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let (address, metrics) = (free_address(), free_address());
     let file = folder.path().join("configuration");
-    fs::write(&file, configuration(address, metrics, upstream)).map_err(|error| error.to_string())?;
+    fs::write(&file, configuration(address, metrics, upstream))
+        .map_err(|error| error.to_string())?;
     let said = File::create(folder.path().join("errors")).map_err(|error| error.to_string())?;
     let log = File::create(folder.path().join("log")).map_err(|error| error.to_string())?;
     let mut command = command(&file, folder.path());
@@ -206,7 +204,15 @@ fn peer(
         thread::sleep(Duration::from_millis(10));
     }
     let pids = running.pids();
-    Ok(Gateway { name, address, key: None, pids, operations: None, _running: running, _folder: folder })
+    Ok(Gateway {
+        name,
+        address,
+        key: None,
+        pids,
+        operations: None,
+        _running: running,
+        _folder: folder,
+    })
 }
 
 /// Neither takes port 0.

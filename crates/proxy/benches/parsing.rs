@@ -26,7 +26,8 @@ const EVENTS: u32 = 1_000;
 fn body() -> String {
     let start = r#"{"model":"smollm2-135m-instruct","max_tokens":64,"temperature":0.7,"messages":[{"role":"system","content":"You answer \"briefly\".\n"},{"role":"user","content":""#;
     let end = r#""}],"stream":true}"#;
-    let mut question = r#"Why is the sky blue, and the sea? \"Because\" is no answer.\n"#.repeat(40);
+    let mut question =
+        r#"Why is the sky blue, and the sea? \"Because\" is no answer.\n"#.repeat(40);
     question.truncate(BODY_BYTES - start.len() - end.len() - 1);
     let question = question.trim_end_matches('\\');
     let padding = "x".repeat(BODY_BYTES - start.len() - end.len() - question.len());
@@ -82,7 +83,9 @@ fn main() {
             nanos(REPEATS, || drop(black_box(envelope(black_box(body.as_bytes())))))
         }),
         ("the same, serde_json::Value", || {
-            nanos(REPEATS, || drop(black_box(serde_json::from_slice::<Value>(black_box(body.as_bytes())))))
+            nanos(REPEATS, || {
+                drop(black_box(serde_json::from_slice::<Value>(black_box(body.as_bytes()))))
+            })
         }),
     );
     let event = event();

@@ -31,14 +31,7 @@ use pingora_core::{
     server::ShutdownWatch,
 };
 use std::{
-    fmt,
-    future::poll_fn,
-    io,
-    net::SocketAddr,
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
+    fmt, future::poll_fn, io, net::SocketAddr, pin::pin, sync::Arc, task::Poll, time::Duration,
 };
 use tokio::{
     net::{TcpListener, TcpStream},

@@ -151,7 +151,8 @@ mod tests {
             })
             .collect();
         go_on.add_permits(6);
-        let mut seen: Vec<_> = (0..6).map(|_| hears.recv_timeout(PATIENCE).expect("served")).collect();
+        let mut seen: Vec<_> =
+            (0..6).map(|_| hears.recv_timeout(PATIENCE).expect("served")).collect();
         seen.sort_unstable();
         assert_eq!(seen, [(0, 0), (0, 0), (1, 1), (1, 1), (2, 2), (2, 2)]);
     }

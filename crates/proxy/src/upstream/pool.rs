@@ -72,7 +72,8 @@ impl Pool {
                 return None;
             }
             let connection = idle.pop()?.connection;
-            let is_quiet = if replayable { connection.is_quiet() } else { connection.is_surely_quiet() };
+            let is_quiet =
+                if replayable { connection.is_quiet() } else { connection.is_surely_quiet() };
             if age < IDLE_MAX && is_quiet {
                 return Some(connection);
             }

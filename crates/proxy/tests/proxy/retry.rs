@@ -399,3 +399,28 @@ async fn refused_without_budget(budget: f64) -> usize {
     }
     told
 }
+
+#[tokio::test]
+async fn a_request_that_is_sent_once_takes_only_a_connection_that_is_sure() {
+    let (proxy, backend) = Proxy::with_backend().await;
+    let once = post("/v1/audio/speech", r#"{"model":"m"}"#);
+    let mut client = proxy.connect().await;
+    client.say(&once).await;
+    let (mut upstream, _) = backend.receive().await;
+    // Used a moment ago: used again.
+    for _ in 0..3 {
+        upstream.say(ok("{}")).await;
+        assert_eq!(client.message().await.status(), 200);
+        client.say(&once).await;
+        upstream.message().await;
+    }
+    upstream.say(ok("{}")).await;
+    client.message().await;
+    // Closed meanwhile: seen before anything is sent on it.
+    drop(upstream);
+    client.say(&once).await;
+    let (upstream, _) = backend.receive().await;
+    // Dies with the request: neither this one is asked again nor another.
+    drop(upstream);
+    assert_eq!(client.message().await.code(), "backend_lost");
+}
