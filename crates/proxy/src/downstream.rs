@@ -143,6 +143,16 @@ impl Client {
         while self.session.read_body_or_idle(true).await.is_ok() {}
     }
 
+    /// Sends what waits for more of its answer, as far as the client takes it now: no more will come.
+    pub(crate) async fn let_go(&mut self) {
+        // [`crate::corked`] does so when it is read.
+        tokio::select! {
+            biased;
+            () = self.gone() => {}
+            () = std::future::ready(()) => {}
+        }
+    }
+
     /// [`Self::gone`] resolved for a FIN: the client may still be reading.
     pub(crate) fn may_still_read(&self) -> bool {
         self.session.as_http1().is_some_and(Http1Session::is_half_closed)

@@ -30,8 +30,13 @@ pub(crate) async fn body(
             piece = response.next(Instant::now() + patience) => piece,
             () = client.gone() => return Err(Interruption::ClientGone),
         };
-        let Some(piece) = piece.map_err(|error| Interruption::Truncated(error.into()))? else {
-            return Ok(());
+        let piece = match piece {
+            Ok(Some(piece)) => piece,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                client.let_go().await;
+                return Err(Interruption::Truncated(error.into()));
+            }
         };
         *sent += piece.len() as u64;
         client.write(piece).await?;

@@ -108,17 +108,17 @@ async fn a_request_that_kills_backends_does_not_go_round_the_fleet() {
     let backends =
         [Backend::start("a").await, Backend::start("b").await, Backend::start("c").await];
     let proxy = in_turn(backends.iter().map(|backend| Arc::clone(&backend.node)).collect());
-    // Each keeps a connection, so that its death looks like a stale connection at first.
-    let mut kept = Vec::new();
+    // Each keeps a connection for this client, so that its death looks like a stale connection at first.
+    let (mut client, mut kept) = (proxy.connect().await, Vec::new());
     for backend in backends {
-        let mut client = proxy.send(chat("").as_bytes()).await;
+        client.say(chat("")).await;
         let (mut wire, _) = backend.receive().await;
         wire.say(ok("{}")).await;
         client.message().await;
         proxy.settled().await;
         kept.push((backend, wire));
     }
-    let mut client = proxy.send(chat(r#","poison":1"#).as_bytes()).await;
+    client.say(chat(r#","poison":1"#)).await;
     for _ in 0..2 {
         let (bitten, _) = within("a victim", next_of(&mut kept)).await;
         kept.remove(bitten);
