@@ -252,7 +252,7 @@ fn haproxy_configuration(address: SocketAddr, metrics: SocketAddr, upstream: Soc
     let threads = processors();
     format!(
         "global\n nbthread {threads}\n maxconn {CONNECTIONS_MAX}\n log stdout format raw local0 info\n\
-         defaults\n mode http\n log global\n option httplog\n option http-keep-alive\n http-reuse always\n\
+         defaults\n mode http\n log global\n option httplog\n option http-keep-alive\n option http-no-delay\n http-reuse always\n\
          \x20timeout connect 5s\n timeout client 60s\n timeout server 600s\n timeout http-request 60s\n timeout http-keep-alive 60s\n\
          frontend traffic\n bind {address}\n default_backend upstream\n\
          backend upstream\n server one {upstream} check inter 1s\n\

@@ -2,7 +2,8 @@
 //!
 //! *Small writes leave together.* Pingora writes the head of an answer and then its body. Each write to a socket costs
 //! about as much as everything else that is done for a small answer, so what is written here waits for the flush that
-//! ends a body or a chunk, or for more than is worth copying, which then leaves with it.
+//! ends a body or a chunk, or for more than is worth copying, which then leaves with it. It does not wait for a
+//! backend: whoever waits for one listens whether the client is still there, and who reads lets go of it.
 //!
 //! *A header has a limit.* Pingora collects up to a mebibyte of one, and parses from its beginning whenever some of it
 //! comes: memory and time that a client could take for every connection. Its limit cannot be set, so the stream ends.
@@ -135,6 +136,9 @@ impl AsyncRead for ClientStream {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Poll::Ready(Err(error)) = self.write_out(context, &[]) {
+            return Poll::Ready(Err(error));
+        }
         let left = self.left.load(Relaxed);
         if left == 0 {
             return Poll::Ready(Err(io::Error::other("a header over its limit")));
@@ -217,6 +221,20 @@ mod tests {
         let mut read = [0; 16];
         assert_eq!(client.try_read(&mut read).expect("both at once"), 8);
         assert_eq!(stream.waiting.capacity(), 0, "no memory is held");
+    }
+
+    #[tokio::test]
+    async fn nothing_waits_while_the_client_is_listened_to() {
+        let (mut stream, mut client) = pair().await;
+        stream.write_all(b"head").await.expect("kept");
+        let mut said = [0; 2];
+        let listen = stream.read_exact(&mut said);
+        let answer = async {
+            client.read_exact(&mut [0; 4]).await.expect("the head");
+            client.write_all(b"ok").await.expect("open");
+        };
+        let (heard, ()) = tokio::join!(listen, answer);
+        heard.expect("open");
     }
 
     #[tokio::test]

@@ -29,6 +29,8 @@ mod form;
 mod headers;
 pub mod keys;
 mod limits;
+#[doc(hidden)]
+pub mod measured;
 mod metrics;
 mod models;
 pub mod prompt;

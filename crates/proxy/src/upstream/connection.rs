@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method};
 use inferno_shared::telemetry::trace_context::TRACEPARENT;
 use nix::errno::Errno;
-use std::{io, net::SocketAddr, time::Duration};
+use std::{future::poll_fn, io, net::SocketAddr, pin::pin, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -172,6 +172,18 @@ impl Connection {
             _ => Ok(()),
         }
     }
+
+    /// [`Self::read`], without room for what may be long in coming: most of what an idle stream would occupy.
+    async fn read_in_time(&mut self) -> io::Result<()> {
+        poll_fn(|context| {
+            let read = pin!(self.read()).poll(context);
+            if read.is_pending() && self.input.is_empty() {
+                self.input = BytesMut::new();
+            }
+            read
+        })
+        .await
+    }
 }
 
 /// An answer whose head was read.
@@ -193,7 +205,7 @@ impl Response {
             if self.head.body.is_done() {
                 return Ok(None);
             }
-            let read = timeout_at(deadline, self.connection.read()).await;
+            let read = timeout_at(deadline, self.connection.read_in_time()).await;
             match read.map_err(|_| UpstreamError::IdleTimeout)? {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
