@@ -174,7 +174,7 @@ mod tests {
                 ..cors(&[PAGE.1])
             };
             let granted = Cors::new(&config).expect("set").grant(&headers(&[PAGE]));
-            let told = |name| granted.get(name).map(|value: &HeaderValue| value.clone());
+            let told = |name| granted.get(name).cloned();
             (told(ACCESS_CONTROL_ALLOW_CREDENTIALS), told(ACCESS_CONTROL_EXPOSE_HEADERS))
         };
         assert_eq!(with(false, &[]), (None, None));

@@ -6,7 +6,7 @@
 //! guarded here: what two parsers could read two ways is refused, and its connection closed. docs/smuggling.md has
 //! every case, and what nginx does with it.
 
-use http::{Method, Version, header, uri::Authority};
+use http::{HeaderMap, Method, Version, header, uri::Authority};
 use pingora_http::RequestHeader;
 
 /// Most bytes of a header, request line included.
@@ -48,7 +48,7 @@ pub(crate) fn check(header: &RequestHeader, raw: Option<&[u8]>) -> Result<(), Fa
         Some(raw) => {
             target(header)?;
             host(header)?;
-            framing(raw)
+            framing(&header.headers, raw)
         }
         None => Ok(()),
     }
@@ -89,44 +89,56 @@ fn host(header: &RequestHeader) -> Result<(), Fault> {
     }
 }
 
-/// RFC 9112 §6, strict: lines end in CRLF, and one field at most says where the body ends. In the text, for of
-/// `content-length` beside `transfer-encoding` Pingora keeps nothing.
-fn framing(raw: &[u8]) -> Result<(), Fault> {
-    let (mut lengths, mut codings) = (0, 0);
-    for line in raw.split_inclusive(|&byte| byte == b'\n') {
-        let Some(line) = line.strip_suffix(b"\r\n") else {
-            return Err(Fault::Ambiguous("a line does not end in CRLF"));
-        };
-        if let Some(length) = value_of(line, b"content-length") {
-            lengths += 1;
-            if !length.iter().all(u8::is_ascii_digit) {
-                return Err(Fault::Ambiguous("content-length is not one number"));
-            }
-        } else if let Some(coding) = value_of(line, b"transfer-encoding") {
-            codings += 1;
-            if !coding.eq_ignore_ascii_case(b"chunked") {
-                return Err(Fault::Ambiguous("transfer-encoding is not chunked"));
-            }
-        }
+/// RFC 9112 §6, strict: lines end in CRLF, and one field at most says where the body ends. Where there is a
+/// `transfer-encoding`, Pingora has thrown any `content-length` away, and only the text still has it.
+fn framing(headers: &HeaderMap, raw: &[u8]) -> Result<(), Fault> {
+    if has_bare_lf(raw) {
+        return Err(Fault::Ambiguous("a line does not end in CRLF"));
     }
-    match (lengths, codings) {
-        (0 | 1, 0) | (0, 1) => Ok(()),
-        (_, 0) => Err(Fault::Ambiguous("content-length is there twice")),
-        (0, _) => Err(Fault::Ambiguous("transfer-encoding is there twice")),
-        _ => Err(Fault::Ambiguous("content-length beside transfer-encoding")),
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    if let Some(coding) = codings.next() {
+        let mut lines = raw.split(|&byte| byte == b'\n');
+        return if codings.next().is_some() {
+            Err(Fault::Ambiguous("transfer-encoding is there twice"))
+        } else if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            Err(Fault::Ambiguous("transfer-encoding is not chunked"))
+        } else if lines.any(|line| has_name(line, b"content-length")) {
+            Err(Fault::Ambiguous("content-length beside transfer-encoding"))
+        } else {
+            Ok(())
+        };
+    }
+    let Some(length) = lengths.next() else { return Ok(()) };
+    if lengths.next().is_some() {
+        Err(Fault::Ambiguous("content-length is there twice"))
+    } else if !length.as_bytes().iter().all(u8::is_ascii_digit) {
+        Err(Fault::Ambiguous("content-length is not one number"))
+    } else {
+        Ok(())
     }
 }
 
-/// The value of a header line whose field is called `name`, in any case.
-fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let (before, rest) = line.split_at_checked(name.len())?;
-    let value = rest.strip_prefix(b":")?;
-    before.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+/// Without a branch for each byte: every request is looked through.
+fn has_bare_lf(raw: &[u8]) -> bool {
+    let Some((&first, rest)) = raw.split_first() else { return false };
+    let mut bare = first == b'\n';
+    for (&one, &two) in raw.iter().zip(rest) {
+        bare |= (two == b'\n') & (one != b'\r');
+    }
+    bare
+}
+
+/// Whether the field of a header line is called `name`, in any case.
+fn has_name(line: &[u8], name: &[u8]) -> bool {
+    line.split_at_checked(name.len())
+        .is_some_and(|(before, rest)| rest.starts_with(b":") && before.eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     fn header(fields: &[(&'static str, &'static str)]) -> RequestHeader {
@@ -139,7 +151,18 @@ mod tests {
 
     #[test]
     fn one_field_at_most_says_where_the_body_ends() {
-        let lines = |fields: &str| framing(format!("POST / HTTP/1.1\r\n{fields}\r\n").as_bytes());
+        let lines = |lines: &str| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines.lines().filter_map(|line| line.split_once(':')) {
+                let name = http::HeaderName::from_bytes(name.as_bytes()).expect("a name");
+                headers.append(name, value.trim().parse().expect("a value"));
+            }
+            if headers.contains_key(header::TRANSFER_ENCODING) {
+                // As Pingora does.
+                headers.remove(header::CONTENT_LENGTH);
+            }
+            framing(&headers, format!("POST / HTTP/1.1\r\n{lines}\r\n").as_bytes())
+        };
         for sound in [
             "",
             "Content-Length: 0\r\n",
@@ -223,8 +246,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_is_too_odd(raw: Vec<u8>) {
-            let _ = framing(&raw);
+        fn a_bare_lf_is_found_wherever_it_is(raw in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), any::<u8>()], 0..200)) {
+            let bare = raw.iter().enumerate().any(|(at, &byte)| byte == b'\n' && (at == 0 || raw[at - 1] != b'\r'));
+            prop_assert_eq!(has_bare_lf(&raw), bare);
+            let chunked = [(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))];
+            let _ = framing(&HeaderMap::from_iter(chunked), &raw);
         }
     }
 }

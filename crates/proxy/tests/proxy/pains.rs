@@ -21,7 +21,7 @@ async fn a_session_leaves_a_backend_that_hangs() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let proxy = Proxy::start(ProxyConfig {
         routing: RoutingConfig { policy: RoutingPolicy::Session, ..RoutingConfig::default() },
-        timeouts: ProxyTimeouts { first_byte_ms: 100, ..ProxyTimeouts::default() },
+        timeouts: ProxyTimeouts { first_byte_ms: 400, ..ProxyTimeouts::default() },
         retry: ProxyRetry { eject_after: 2, ejection_ms: 60_000, ..ProxyRetry::default() },
         ..ProxyConfig::default()
     });
@@ -184,7 +184,7 @@ async fn what_clients_send_makes_no_series_and_what_is_gone_leaves_none() {
 /// The tests that a text names, as `path/of/file.rs::test`.
 fn named(text: &str) -> Vec<(&str, &str)> {
     let code = text.split('`').skip(1).step_by(2);
-    code.filter_map(|code| code.split_once(".rs::").map(|(path, test)| (path, test))).collect()
+    code.filter_map(|code| code.split_once(".rs::")).collect()
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn the_page_of_complaints_names_tests_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let page = std::fs::read_to_string(root.join("docs/pains.md")).unwrap();
     let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
-    for number in (1..=15).filter(|&number| number != 12) {
+    for number in 1..=15 {
         let row = rows.iter().find(|row| row.starts_with(&format!("| {number} |")));
         let row = row.unwrap_or_else(|| panic!("complaint {number} is missing"));
         assert!(!named(row).is_empty(), "complaint {number} names no test");

@@ -505,9 +505,20 @@ impl Default for ProxyCors {
         Self {
             allow_origins: Vec::new(),
             allow_headers: vec!["*".into()],
-            expose_headers: ["x-request-id", "retry-after", "x-should-retry"]
-                .map(Into::into)
-                .into(),
+            expose_headers: [
+                "x-request-id",
+                "retry-after",
+                "retry-after-ms",
+                "x-should-retry",
+                "x-ratelimit-limit-requests",
+                "x-ratelimit-remaining-requests",
+                "x-ratelimit-reset-requests",
+                "x-ratelimit-limit-tokens",
+                "x-ratelimit-remaining-tokens",
+                "x-ratelimit-reset-tokens",
+            ]
+            .map(Into::into)
+            .into(),
             max_age_s: 600,
             allow_credentials: false,
         }

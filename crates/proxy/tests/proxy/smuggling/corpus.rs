@@ -107,6 +107,12 @@ fn lengths() -> Vec<Case> {
             Refused(400),
         ),
         case(
+            "two lengths that differ, and a request for a body",
+            "§6.3",
+            post(&format!("content-length: {}\r\ncontent-length: 0\r\n", HIDDEN.len()), HIDDEN),
+            Refused(400),
+        ),
+        case(
             "two lengths that differ, the shorter first",
             "§6.3",
             of("content-length: 5\r\ncontent-length: 13\r\n"),

@@ -27,8 +27,8 @@ Two things Pingora, which parses for us, has resolved before we see them:
 
 - *Blanks in a request's target* are written as `%20`. Who reads the line otherwise sees another path, but no other end
   of the request: that is told by fields, and they are read from the text as it came.
-- *What stands in a chunk's extension*, a bare LF among it, is skipped. A server in front of us that ends a line there
-  sees other chunks, and another end. Therefore a chunked request is the last one of its connection: the answer says
+- *What stands in a chunk's extension*, a bare LF among it, is skipped, and a chunk without a size is the last one. A
+  server in front of us that reads either otherwise sees other chunks, and another end. Therefore a chunked request is the last one of its connection: the answer says
   `connection: close`, and what follows is never looked at. Clients of the OpenAI API send a `content-length`.
 
 `400, closed`: refused with that status, connection closed, no backend heard of it. `passes 13 bytes`: a backend got one
@@ -67,7 +67,8 @@ struct Theirs {
     told: HashMap<(String, String), String>,
 }
 
-/// Fails if the page is not what `rows` make it, or writes it.
+/// Fails if the page is not what `rows` make it, or writes it. That nginx now answers otherwise is told, and no failure.
+#[allow(clippy::print_stdout)]
 pub async fn hold(rows: Vec<Row>) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/smuggling.md");
     if std::env::var_os("INFERNO_WRITE_DOCS").is_some() {
