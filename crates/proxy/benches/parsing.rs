@@ -84,7 +84,7 @@ fn main() {
         }),
         ("the same, serde_json::Value", || {
             nanos(REPEATS, || {
-                drop(black_box(serde_json::from_slice::<Value>(black_box(body.as_bytes()))))
+                drop(black_box(serde_json::from_slice::<Value>(black_box(body.as_bytes()))));
             })
         }),
     );
