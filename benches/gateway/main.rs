@@ -176,7 +176,7 @@ fn main() {
     let rounds = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(ROUNDS);
     let parts = ["requests", "latency", "events", "idle"];
     let named = |part: &&str| arguments.iter().any(|argument| argument == part);
-    let wanted = |part: &str| !parts.iter().any(|part| named(&part)) || named(&part);
+    let wanted = |part: &str| !parts.iter().any(named) || named(&part);
     let other = arguments.iter().find(|argument| argument.contains('/'));
     let world = World::start(other.map(String::as_str));
     if wanted("requests") {

@@ -84,7 +84,7 @@ fn main() {
         }),
         ("the same, serde_json::Value", || {
             nanos(REPEATS, || {
-                drop(black_box(serde_json::from_slice::<Value>(black_box(body.as_bytes()))))
+                drop(black_box(serde_json::from_slice::<Value>(black_box(body.as_bytes()))));
             })
         }),
     );
@@ -99,7 +99,7 @@ fn main() {
         ("the same, looking for two line feeds", || {
             nanos(EVENTS, || {
                 let piece = black_box(event.clone());
-                let end = piece.windows(2).rposition(|two| two == b"\n\n");
+                let end = piece.windows(2).position(|two| two == b"\n\n");
                 assert_eq!(end, Some(event.len() - 2));
             })
         }),
@@ -120,7 +120,7 @@ fn main() {
             nanos(EVENTS, || {
                 held.extend_from_slice(black_box(&first));
                 held.extend_from_slice(black_box(&second));
-                let end = held.windows(2).rposition(|two| two == b"\n\n");
+                let end = held.windows(2).position(|two| two == b"\n\n");
                 assert_eq!(end, Some(event.len() - 2));
                 held.clear();
             })
