@@ -16,7 +16,7 @@ fn announcer(identity: &Arc<NodeIdentity>) -> Announcer {
         operations: ([127, 0, 0, 1], 6100).into(),
         advertise: None,
         capabilities: Vec::new(),
-        models: Vec::new(),
+        models: Box::new(Vec::new),
         fingerprint: Box::new(|| None),
         max_concurrency: None,
         token: None,

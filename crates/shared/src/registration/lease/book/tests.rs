@@ -22,7 +22,7 @@ fn book(count: u8) -> Book {
     book
 }
 
-const SERVING: Standing = Standing { phase: Phase::Serving, generation: Generation(1) };
+const SERVING: Standing = Standing { phase: Phase::Serving, generation: Generation(1), edition: 0 };
 const DRAINING: Standing = Standing { phase: Phase::Draining, ..SERVING };
 
 /// Who is told at `now`.
