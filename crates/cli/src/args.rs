@@ -5,7 +5,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use inferno_shared::service::{BACKEND_HELP, PROXY_HELP, ServiceArgs};
 
 use crate::command::{
-    bench, chat, completions, config, docs, doctor, key, man, model, register, status, top, up, verify,
+    bench, chat, completions, config, docs, doctor, key, man, model, register, status, top, up,
+    verify,
 };
 
 const EXAMPLES: &str = "\

@@ -122,7 +122,9 @@ pub(crate) fn run(mut args: RegisterArgs) -> anyhow::Result<ExitCode> {
 
 #[derive(Debug, thiserror::Error)]
 enum StartError {
-    #[error("no proxy to register with: --proxy HOST:6100 (backend.proxies, INFERNO_BACKEND__PROXIES)")]
+    #[error(
+        "no proxy to register with: --proxy HOST:6100 (backend.proxies, INFERNO_BACKEND__PROXIES)"
+    )]
     NoProxy,
     #[error(transparent)]
     Register(#[from] crate::register::RegisterError),

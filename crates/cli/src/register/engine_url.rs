@@ -74,7 +74,9 @@ fn split(authority: &str) -> Option<(&str, u16)> {
     let bracketed = authority.starts_with('[');
     let host = match has_port {
         true => host_of(authority),
-        false => authority.strip_prefix('[').and_then(|v6| v6.strip_suffix(']')).unwrap_or(authority),
+        false => {
+            authority.strip_prefix('[').and_then(|v6| v6.strip_suffix(']')).unwrap_or(authority)
+        }
     };
     let valid = match bracketed {
         true => host.parse::<Ipv6Addr>().is_ok(),

@@ -63,9 +63,10 @@ impl Health {
         }
         let reason = failure.to_string();
         let was_ready = std::mem::replace(&mut self.is_ready, false);
-        let is_told = self.told.as_ref().is_some_and(|(told, when)| {
-            *told == reason && now < *when + REMIND_EVERY
-        });
+        let is_told = self
+            .told
+            .as_ref()
+            .is_some_and(|(told, when)| *told == reason && now < *when + REMIND_EVERY);
         if is_told && !was_ready {
             return News::Nothing;
         }

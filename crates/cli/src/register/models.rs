@@ -57,7 +57,9 @@ pub(crate) fn named(names: &[String]) -> Vec<ModelRef> {
 pub(crate) fn parse_name(name: &str) -> Result<String, String> {
     match is_valid(name) {
         true => Ok(name.into()),
-        false => Err(format!("a name has 1 to {NAME_BYTES_MAX} characters, none of them invisible")),
+        false => {
+            Err(format!("a name has 1 to {NAME_BYTES_MAX} characters, none of them invisible"))
+        }
     }
 }
 

@@ -50,11 +50,15 @@ pub(crate) enum Failure {
         status.as_u16()
     )]
     WantsKey { path: &'static str, status: StatusCode },
-    #[error("GET {MODELS} is not answered with OpenAI's list of models ({0}); --model NAME says what it serves")]
+    #[error(
+        "GET {MODELS} is not answered with OpenAI's list of models ({0}); --model NAME says what it serves"
+    )]
     NoList(serde_json::Error),
     #[error("it lists no model: load one, or say with --model NAME what it serves")]
     NoModels,
-    #[error("that is a proxy or backend of Inferno: backends register themselves (backend.proxies)")]
+    #[error(
+        "that is a proxy or backend of Inferno: backends register themselves (backend.proxies)"
+    )]
     Ours,
 }
 
@@ -199,7 +203,8 @@ impl Prober {
         // It ends with the exchange; what went wrong is told by that.
         let driver = tokio::spawn(async move { driver.await.ok() });
         let _closed = AbortOnDrop(driver);
-        let answer = sender.send_request(self.request(path)?).await.map_err(|error| broken(&error))?;
+        let answer =
+            sender.send_request(self.request(path)?).await.map_err(|error| broken(&error))?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| broken(&*error))?.to_bytes();

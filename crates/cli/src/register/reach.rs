@@ -6,7 +6,6 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use inferno_shared::config::keys;
 use inferno_shared::endpoint::host_of;
 use inferno_shared::registration::lease::local_ip_towards;
 
@@ -25,22 +24,15 @@ pub(crate) enum ReachError {
     EngineHidden { engine: SocketAddr, proxy: SocketAddr, advice: String },
     #[error(
         "the engine at {engine} is not on this machine, and proxies look for `inferno register` on the engine's host, \
-         port {}: run it there, beside the engine; or --advertise HOST:PORT if connections to the engine come by way \
-         of this machine",
-        operations.port()
+         at the port of operations.addr: run it there, beside the engine; or --advertise HOST:PORT if connections to \
+         the engine come by way of this machine"
     )]
-    EngineElsewhere { engine: SocketAddr, operations: SocketAddr },
+    EngineElsewhere { engine: SocketAddr },
     #[error(
-        "the proxy {proxy} will look for this process at {wanted}, and it listens at {operations}: set --operations \
-         (operations.addr, {}), e.g. to 0.0.0.0:{}",
-        variable(),
-        wanted.port()
+        "the proxy {proxy} looks for this process on the host it sends requests to ({wanted}), and it listens on \
+         {bound} only: set --operations (operations.addr, INFERNO_OPERATIONS_ADDR), e.g. to 0.0.0.0:{port}"
     )]
-    Operations { proxy: SocketAddr, wanted: SocketAddr, operations: SocketAddr },
-}
-
-fn variable() -> String {
-    keys::find("operations.addr").map(keys::Key::variable).unwrap_or_default()
+    Operations { proxy: SocketAddr, wanted: IpAddr, bound: IpAddr, port: u16 },
 }
 
 /// What this machine's network says.
@@ -69,7 +61,7 @@ impl Machine for ThisMachine {
 pub(crate) struct Places<'a> {
     /// The engine; unspecified if it listens on every address.
     pub(crate) engine: SocketAddr,
-    /// Our operations server.
+    /// Our operations server, as configured; port 0 is any.
     pub(crate) operations: SocketAddr,
     /// What proxies are told in the engine's place.
     pub(crate) advertise: Option<&'a str>,
@@ -80,7 +72,11 @@ impl Places<'_> {
     ///
     /// # Errors
     /// What to change.
-    pub(crate) fn check(&self, proxy: SocketAddr, machine: &impl Machine) -> Result<(), ReachError> {
+    pub(crate) fn check(
+        &self,
+        proxy: SocketAddr,
+        machine: &impl Machine,
+    ) -> Result<(), ReachError> {
         let Self { engine, operations, advertise } = *self;
         let is_here = proxy.ip().is_loopback() || machine.has(proxy.ip());
         // Who advertises a name knows what it stands for where the proxy is; we do not.
@@ -94,13 +90,14 @@ impl Places<'_> {
             && !is_here
         {
             let ip = machine.towards(proxy).filter(|ip| !ip.is_loopback());
-            let ip = ip.map_or_else(|| "HOST".to_owned(), |ip| SocketAddr::new(ip, 0).ip().to_string());
-            let advice = format!("{ip}:{}", engine.port());
+            let port = engine.port();
+            let advice = ip
+                .map_or_else(|| format!("HOST:{port}"), |ip| SocketAddr::new(ip, port).to_string());
             return Err(ReachError::EngineHidden { engine, proxy, advice });
         }
         let told_is_ours = told.is_some_and(|told| machine.has(told));
         if advertise.is_none() && told.is_some() && !told_is_ours {
-            return Err(ReachError::EngineElsewhere { engine, operations });
+            return Err(ReachError::EngineElsewhere { engine });
         }
         let bound = operations.ip();
         let port = if operations.port() == 0 { DEFAULT_PORT } else { operations.port() };
@@ -110,8 +107,7 @@ impl Places<'_> {
         };
         if hidden {
             let wanted = told.or_else(|| machine.towards(proxy)).unwrap_or(proxy.ip());
-            let wanted = SocketAddr::new(wanted, port);
-            return Err(ReachError::Operations { proxy, wanted, operations });
+            return Err(ReachError::Operations { proxy, wanted, bound, port });
         }
         Ok(())
     }
@@ -138,8 +134,7 @@ mod tests {
 
     fn check(engine: &str, operations: &str, advertise: Option<&str>, proxy: &str) -> String {
         let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
-        let places =
-            Places { engine: address(engine), operations: address(operations), advertise };
+        let places = Places { engine: address(engine), operations: address(operations), advertise };
         let checked = places.check(address(proxy), &Host);
         checked.err().map(|error| error.to_string()).unwrap_or_default()
     }
@@ -162,8 +157,13 @@ mod tests {
     #[test]
     fn a_hidden_engine_is_told_with_the_way_out() {
         let error = check("127.0.0.1:8000", "0.0.0.0:6101", None, "10.0.0.1:6100");
-        assert!(error.contains("http://0.0.0.0:8000") && error.contains("--advertise 10.0.0.7:8000"));
-        assert_eq!(check("127.0.0.1:8000", "0.0.0.0:6101", Some("10.0.0.7:8000"), "10.0.0.1:1"), "");
+        assert!(
+            error.contains("http://0.0.0.0:8000") && error.contains("--advertise 10.0.0.7:8000")
+        );
+        assert_eq!(
+            check("127.0.0.1:8000", "0.0.0.0:6101", Some("10.0.0.7:8000"), "10.0.0.1:1"),
+            ""
+        );
         let error = check("127.0.0.1:8000", "0.0.0.0:6101", Some("127.0.0.1"), "10.0.0.1:6100");
         assert!(error.contains("cannot come"), "{error}");
     }

@@ -127,7 +127,7 @@ impl Registrar {
         let node = Node::new(config)?;
         node.proxies(config, "backend.proxies", &config.backend.proxies)?;
         if let Some(at) = engine.url.literal() {
-            check_reach(config, places(config, &engine, at, bound)).await?;
+            check_reach(config, places(config, &engine, at)).await?;
         }
         tokio::spawn(node.reloadable().on_hangup()?);
         let collector = MetricsCollector::new();
@@ -195,9 +195,9 @@ impl Registrar {
             (changed, shown.models.len())
         });
         if self.health.passed() == News::Ready {
+            self.collector.set_state(ServiceState::Ready);
             let load = if seen.load.is_some() { "told by the engine" } else { "not told" };
             tracing::info!(engine = %self.engine.url, models = count, load, "engine ready");
-            self.collector.set_state(ServiceState::Ready);
         }
         match &self.leases {
             None => self.register(seen.address).await?,
@@ -223,16 +223,19 @@ impl Registrar {
 
     /// The engine does not take requests, or seems not to.
     fn failed(&mut self, failure: &Failure) {
-        let engine = &self.engine.url;
-        match self.health.failed(self.began.elapsed(), failure) {
-            News::Missed => tracing::info!(%engine, %failure, "the engine failed a probe"),
-            News::Lost => tracing::warn!(%engine, %failure, "engine lost: proxies send it no more requests"),
-            News::Waiting => tracing::info!(%engine, %failure, "waiting for the engine"),
-            News::Nothing | News::Ready => {}
-        }
+        let news = self.health.failed(self.began.elapsed(), failure);
         if !self.health.is_ready() {
             self.collector.set_state(ServiceState::Loading);
             with(&self.shown, |shown| shown.load = None);
+        }
+        let engine = &self.engine.url;
+        match news {
+            News::Missed => tracing::info!(%engine, %failure, "the engine failed a probe"),
+            News::Lost => {
+                tracing::warn!(%engine, %failure, "engine lost: proxies send it no more requests")
+            }
+            News::Waiting => tracing::info!(%engine, %failure, "waiting for the engine"),
+            News::Nothing | News::Ready => {}
         }
     }
 
@@ -240,7 +243,7 @@ impl Registrar {
     async fn register(&mut self, address: SocketAddr) -> Result<(), RegisterError> {
         let Some(introduced) = self.introduced.take() else { return Ok(()) };
         let operations = self.operations.bind_addr();
-        let places = places(&self.config, &self.engine, address, operations);
+        let places = places(&self.config, &self.engine, address);
         check_reach(&self.config, places).await?;
         let shown = Arc::clone(&self.shown);
         let mut capabilities = self.node.capabilities();
@@ -293,18 +296,14 @@ fn fill(vitals: &mut NodeVitals, shown: &Shown) {
 }
 
 /// Where things are, with the engine at `engine`.
-fn places<'a>(
-    config: &'a Config,
-    registered: &Engine,
-    mut engine: SocketAddr,
-    operations: SocketAddr,
-) -> Places<'a> {
+fn places<'a>(config: &'a Config, registered: &Engine, mut engine: SocketAddr) -> Places<'a> {
     if registered.url.is_everywhere() {
         engine.set_ip(match engine.ip() {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
         });
     }
+    let operations = config.operations.addr;
     Places { engine, operations, advertise: config.backend.advertise.as_deref() }
 }
 

@@ -23,7 +23,8 @@ mod snapshot;
 
 pub use events::{Accepted, Announcement, Check, Conflict, Goodbye, Target, Transition};
 pub use node::{
-    CAPABILITY_FOREIGN, Generation, InFlight, ModelRef, NodeLoad, NodeState, NodeType, NodeView, ReportedLoad, Token,
+    CAPABILITY_FOREIGN, Generation, InFlight, ModelRef, NodeLoad, NodeState, NodeType, NodeView,
+    ReportedLoad, Token,
 };
 pub use snapshot::{Candidate, CandidateList, Snapshot};
 
