@@ -19,7 +19,8 @@ Examples:
   inferno register http://0.0.0.0:8000 --proxy proxy-host:6100 \\
       --operations 0.0.0.0:6100 \\
       --set registration.secret_file=/etc/inferno/secret
-  inferno register http://localhost:11434 --proxy 127.0.0.1:6100 --model qwen3:8b
+  inferno register http://localhost:11434 --proxy 127.0.0.1:6100 \\
+      --model qwen3:8b
 
 The engine is llama-server, vLLM, SGLang, TGI, Ollama or whatever else speaks
 OpenAI's API over plain HTTP; nothing is changed on it. Run this beside it, on

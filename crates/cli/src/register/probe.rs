@@ -3,6 +3,7 @@
 //! Each question has a connection of its own: what a proxy needs is an engine that still accepts some,
 //! and engines with a thread for each connection get theirs back at once.
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -79,6 +80,8 @@ pub(crate) struct Seen {
     /// Its own load, if it tells.
     pub(crate) load: Option<EngineLoad>,
 }
+
+type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Whether an engine has a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,7 +200,7 @@ impl Prober {
     async fn exchange(&self, path: &'static str) -> Result<Answer, Failure> {
         let stream = TcpStream::connect(self.url.target()).await.map_err(not_connected)?;
         let address = stream.peer_addr().map_err(Failure::Connect)?;
-        let broken = |error: &dyn std::error::Error| Failure::Broken { path, why: chain(error) };
+        let broken = |error: &hyper::Error| Failure::Broken { path, why: told(error) };
         let (mut sender, driver) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
         // It ends with the exchange; what went wrong is told by that.
@@ -207,7 +210,8 @@ impl Prober {
             sender.send_request(self.request(path)?).await.map_err(|error| broken(&error))?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| broken(&*error))?.to_bytes();
+        let unread = |error: BoxError| Failure::Broken { path, why: error.to_string() };
+        let body = body.map_err(unread)?.to_bytes();
         Ok(Answer { address, status, body })
     }
 
@@ -259,13 +263,14 @@ fn not_connected(error: io::Error) -> Failure {
     }
 }
 
-/// An error and what caused it.
-fn chain(error: &dyn std::error::Error) -> String {
+/// What went wrong and why, with a hint where an engine that speaks TLS would look like that.
+fn told(error: &hyper::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
+    if let Some(cause) = error.source() {
+        text = format!("{text}: {cause}");
+    }
+    if error.is_parse() {
+        text.push_str("; if it speaks TLS there, proxies cannot use it");
     }
     text
 }

@@ -230,11 +230,11 @@ impl Registrar {
         }
         let engine = &self.engine.url;
         match news {
-            News::Missed => tracing::info!(%engine, %failure, "the engine failed a probe"),
+            News::Missed => tracing::info!(%engine, reason = %failure, "the engine failed a probe"),
             News::Lost => {
-                tracing::warn!(%engine, %failure, "engine lost: proxies send it no more requests")
+                tracing::warn!(%engine, reason = %failure, "engine lost: proxies send it no more requests")
             }
-            News::Waiting => tracing::info!(%engine, %failure, "waiting for the engine"),
+            News::Waiting => tracing::info!(%engine, reason = %failure, "waiting for the engine"),
             News::Nothing | News::Ready => {}
         }
     }

@@ -5,8 +5,8 @@
 //!
 //! ```text
 //!               proof            1 miss
-//!   joining ───────────► ready ◄────────► suspect ──3 misses──► gone ──► forgotten
-//!                          │    2 passes     │                    ▲
+//!   joining ◄──────────► ready ◄────────► suspect ──3 misses──► gone ──► forgotten
+//!            not ready     │    2 passes     │                    ▲
 //!                          ▼                 ▼                    │
 //!                      draining ─────────────┴── leave, refused, lease over
 //! ```
