@@ -232,7 +232,7 @@ impl Registrar {
         match news {
             News::Missed => tracing::info!(%engine, reason = %failure, "the engine failed a probe"),
             News::Lost => {
-                tracing::warn!(%engine, reason = %failure, "engine lost: proxies send it no more requests")
+                tracing::warn!(%engine, reason = %failure, "engine lost: proxies send it no more requests");
             }
             News::Waiting => tracing::info!(%engine, reason = %failure, "waiting for the engine"),
             News::Nothing | News::Ready => {}
