@@ -70,7 +70,9 @@ impl FromStr for HeaderField {
         let (name, value) = text.split_once(':').ok_or_else(wrong)?;
         let name = name.trim().parse().map_err(|_| wrong())?;
         let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong())?;
-        if value.is_empty() { Err(wrong()) } else { Ok(Self { name, value }) }
+        // The parser lets bytes beyond ASCII through, which nobody could show again.
+        let is_shown = value.to_str().is_ok_and(|text| !text.is_empty());
+        if is_shown { Ok(Self { name, value }) } else { Err(wrong()) }
     }
 }
 
