@@ -62,6 +62,14 @@ bench-load *ARGS:
 bench-operations *ARGS:
     cargo bench -p inferno-tests --bench operations -- {{ARGS}}
 
+# The proxy as a gateway beside nginx and HAProxy: CPU a request, latency at half load, events, idle streams
+bench-gateway *ARGS:
+    cargo bench --profile dist -p inferno-proxy --bench gateway -- {{ARGS}}
+
+# Reading requests and event streams on their way through, against serde_json
+bench-parsing *ARGS:
+    cargo bench -p inferno-proxy --bench parsing -- {{ARGS}}
+
 # /health while every core prefills
 bench-isolation *ARGS:
     cargo bench -p inferno-tests --bench isolation -- {{ARGS}}

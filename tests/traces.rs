@@ -265,7 +265,12 @@ async fn a_collector_that_comes_back_is_used_again() {
     let fleet = fleet(&format!("http://{address}"), &[]).await;
     complete(&fleet, &[]).await;
     fleet.proxy.wait_for_text("takes no spans");
-    assert_eq!(count_lines(&fleet.proxy, "it answered 503"), 1, "the reason is told: {}", fleet.proxy.log());
+    assert_eq!(
+        count_lines(&fleet.proxy, "it answered 503"),
+        1,
+        "the reason is told: {}",
+        fleet.proxy.log()
+    );
     *collector.refusing.lock().expect("no panic") = false;
     complete(&fleet, &[]).await;
     fleet.proxy.wait_for_text("takes spans again");

@@ -35,6 +35,12 @@ impl Latencies {
         self.0.last().copied().unwrap_or_default()
     }
 
+    /// All of them, shortest first.
+    #[must_use]
+    pub fn all(&self) -> &[Duration] {
+        &self.0
+    }
+
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -1,8 +1,10 @@
 //! One request's journey, top to bottom.
 
 use crate::{
+    admission::{Admission, Lobby, Need, UsageReader, Visit},
     auth::Caller,
     body::{Bodies, Body},
+    cors::Cors,
     dispatch::{Answer, Dispatcher, RouteKeys},
     downstream::{Client, Incoming},
     drain::Drain,
@@ -42,8 +44,12 @@ const SESSION_ID: HeaderName = HeaderName::from_static("x-session-id");
 /// What all requests share.
 pub(crate) struct Gateway {
     keys: Option<Arc<Keys>>,
+    /// Which web pages may come; none: nothing is said of it.
+    cors: Option<Cors>,
     bodies: Bodies,
     requests: Requests,
+    admission: Arc<Admission>,
+    answer_tokens_assumed: u64,
     dispatcher: Dispatcher,
     policy: RoutingPolicy,
     session_header: HeaderName,
@@ -58,21 +64,28 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway to `fleet`, for whoever has one of `keys` or, without them, for anyone. Requests run
-    /// until `drain` cuts them.
+    /// A gateway to `fleet`, for whoever has one of `keys` or, without them, for anyone. Requests are
+    /// counted in `drain`.
     pub(crate) fn new(
         config: &ProxyConfig,
         keys: Option<Arc<Keys>>,
         transform: Transform,
         fleet: Arc<dyn Fleet>,
+        lobby: Lobby,
         metrics: Arc<ProxyMetrics>,
         drain: Arc<Drain>,
     ) -> Self {
         let policy = routing::policy(config.routing.policy);
+        let (limits, key_limits) = (&config.limits, &config.key_limits);
+        let admission =
+            Admission::start(lobby, Arc::clone(&fleet), limits, key_limits, Arc::clone(&metrics));
         Self {
             keys,
+            cors: Cors::new(&config.cors),
             bodies: Bodies::new(config),
-            requests: Requests::new(&config.limits),
+            requests: Requests::new(limits),
+            admission,
+            answer_tokens_assumed: limits.answer_tokens_assumed,
             dispatcher: Dispatcher::new(fleet, policy, config, Arc::clone(&metrics)),
             policy: config.routing.policy,
             default_model: config.routing.default_model.clone(),
@@ -95,34 +108,42 @@ impl Gateway {
         let mut client = Client::new(session, stopping.clone(), &self.timeouts, &self.transform);
         let incoming = client.read_header().await?;
         let _running = self.drain.requests.enter();
-        let answered = pin!(self.answer(client, incoming));
-        tokio::select! {
-            biased;
-            reusable = answered => reusable,
-            () = self.drain.is_cut() => None,
+        match self.answer(&mut client, incoming).await {
+            Some(()) => client.reuse().await,
+            None => {
+                client.abandon().await;
+                None
+            }
         }
     }
 
-    /// Answers one request, and remembers what came of it.
-    async fn answer(&self, client: Client, incoming: Incoming) -> Option<ReusedHttpStream> {
+    /// Answers one request, and remembers what came of it. `None`: no other can follow.
+    async fn answer(&self, client: &mut Client, incoming: Incoming) -> Option<()> {
         let header = (incoming == Incoming::Request).then(|| client.header());
         let mut exchange = Exchange::begin(&self.metrics, header);
         let span = exchange.span();
-        let reusable = self.conclude(client, &mut exchange, incoming).instrument(span).await;
+        let goes_on = {
+            // Pinned first, for what is instrumented is moved.
+            let concluded = pin!(self.conclude(client, &mut exchange, incoming));
+            concluded.instrument(span).await
+        };
         exchange.end();
-        reusable
+        goes_on
     }
 
     /// Whatever comes of a request, its client is told.
     async fn conclude(
         &self,
-        mut client: Client,
+        client: &mut Client,
         exchange: &mut Exchange,
         incoming: Incoming,
-    ) -> Option<ReusedHttpStream> {
+    ) -> Option<()> {
+        if let (Some(cors), Incoming::Request) = (&self.cors, incoming) {
+            client.grant(cors.grant(&client.header().headers));
+        }
         let outcome = match incoming {
-            Incoming::Request => self.journey(&mut client, exchange).await,
-            Incoming::Malformed => Err(RequestError::MalformedHeader.into()),
+            Incoming::Request => self.journey(client, exchange).await,
+            Incoming::Faulty(fault) => Err(RequestError::from(fault).into()),
         };
         match outcome {
             Ok(()) => {}
@@ -141,7 +162,7 @@ impl Gateway {
                 return None;
             }
         }
-        client.finish().await
+        client.end().await.ok()
     }
 
     /// From the header to the last byte of the answer.
@@ -150,6 +171,13 @@ impl Gateway {
         client: &mut Client,
         exchange: &mut Exchange,
     ) -> Result<(), Interruption> {
+        let (header, cors) = (client.header(), self.cors.as_ref());
+        let methods = exchange.route.methods(self.default_model.is_some());
+        let asked = cors.and_then(|cors| cors.preflight(&header.method, &header.headers, methods));
+        if let Some(leave) = asked {
+            exchange.answered(StatusCode::NO_CONTENT);
+            return Ok(client.begin(StatusCode::NO_CONTENT, leave, None).await?);
+        }
         let caller = Caller::of(&client.header().headers, self.keys.as_deref())?;
         exchange.line.key_id = caller.key_id();
         let _place = self.requests.admit()?;
@@ -160,8 +188,9 @@ impl Gateway {
         if headers::wants_explanation(&client.header().headers)? {
             return self.explain(client, exchange, &caller).await;
         }
-        let mut answer = self.find_answer(client, exchange, &caller).await?;
-        self.pass_on(client, exchange, &mut answer).await?;
+        let mut visit = self.admission.enter(&caller)?;
+        let mut answer = self.find_answer(client, exchange, &caller, &mut visit).await?;
+        self.pass_on(client, exchange, &mut answer, &mut visit).await?;
         self.dispatcher.release(answer);
         Ok(())
     }
@@ -173,6 +202,7 @@ impl Gateway {
         client: &mut Client,
         exchange: &mut Exchange,
         caller: &Caller,
+        visit: &mut Visit<'_>,
     ) -> Result<Answer, Interruption> {
         let mut body = self.bodies.read(client).await?;
         let came = Instant::now();
@@ -181,6 +211,19 @@ impl Gateway {
             // Somebody serves it: it is no word of the client's own.
             exchange.line.model = Some(keys.model.clone());
         }
+        visit.reserve(keys.need)?;
+        let waited = if exchange.route.takes_a_place() {
+            let placed = pin!(visit.wait(&keys.model, caller.priority()));
+            let waited = tokio::select! {
+                biased;
+                waited = placed => waited?,
+                () = client.gone() => return Err(Interruption::ClientGone),
+            };
+            self.metrics.waited(exchange.line.model.as_deref().unwrap_or_default(), waited);
+            waited
+        } else {
+            Duration::ZERO
+        };
         let rules = &self.transform.request;
         let outgoing = outgoing(client.header(), exchange, caller, rules, body.bytes.clone());
         let answer = {
@@ -189,11 +232,15 @@ impl Gateway {
             tokio::select! {
                 biased;
                 answer = dispatched => answer.map_err(Interruption::from),
-                () = client.gone() => Err(Interruption::ClientGone),
+                () = client.gone() => {
+                    // Somebody may have read the prompt for it.
+                    visit.used(keys.prompt.tokens.into());
+                    Err(Interruption::ClientGone)
+                }
             }
         };
         if let Some(sent) = exchange.attempts.first {
-            self.metrics.sent(exchange.route, sent - came);
+            self.metrics.sent(exchange.route, sent - came - waited);
         }
         let answer = answer?;
         exchange.line.backend = Some(answer.node().id.clone());
@@ -253,7 +300,10 @@ impl Gateway {
         };
         let named = header.headers.get(&self.session_header).map(HeaderValue::as_bytes);
         let session = named.or(envelope.session.as_deref().map(str::as_bytes));
-        Ok(RouteKeys { prompt, session: session.map(prompt::name), model, alias })
+        let session = session.map(prompt::name);
+        let (tokens, assumed) = (prompt.tokens.into(), self.answer_tokens_assumed);
+        let need = Need::of(route, &envelope, defaults, tokens, assumed);
+        Ok(RouteKeys { prompt, need, session, model, alias })
     }
 
     /// The model that a request asks for, or the one for those that may ask for none.
@@ -273,6 +323,7 @@ impl Gateway {
         client: &mut Client,
         exchange: &mut Exchange,
         answer: &mut Answer,
+        visit: &mut Visit<'_>,
     ) -> Result<(), Interruption> {
         let patience = Duration::from_millis(self.timeouts.idle_ms);
         let head = &answer.response.head;
@@ -281,7 +332,9 @@ impl Gateway {
         exchange.answered(head.status);
         let is_computed = head.status.is_success();
         exchange.line.stream = is_stream;
-        let passing = headers::to_client(&head.headers, &exchange.request_id);
+        let mut passing = headers::to_client(&head.headers, &exchange.request_id);
+        passing.extend(visit.remaining().headers());
+        let mut usage = UsageReader::default();
         client.begin(head.status, passing, length).await?;
         let load = Arc::clone(&answer.node().load);
         let mut stream = self.metrics.stream(exchange.line.model.as_deref().unwrap_or_default());
@@ -290,14 +343,17 @@ impl Gateway {
         let relayed = if is_stream {
             let (ticket, first) = (&mut answer.ticket, exchange.route.first_token_piece());
             let mut in_flight_then = 0;
-            let came = |piece: u32| match piece.cmp(&first) {
-                Ordering::Less => {}
-                Ordering::Equal => {
-                    ticket.first_token(self.dispatcher.now());
-                    in_flight_then = load.in_flight();
-                    stream.first_token(since.elapsed());
+            let came = |piece: u32, events: &[u8]| {
+                usage.events(events);
+                match piece.cmp(&first) {
+                    Ordering::Less => {}
+                    Ordering::Equal => {
+                        ticket.first_token(self.dispatcher.now());
+                        in_flight_then = load.in_flight();
+                        stream.first_token(since.elapsed());
+                    }
+                    Ordering::Greater => stream.event(),
                 }
-                Ordering::Greater => stream.event(),
             };
             let relayed = relay::events(client, &mut answer.response, patience, sent, came).await;
             if relayed.is_ok() {
@@ -313,8 +369,18 @@ impl Gateway {
             if is_computed {
                 answer.ticket.unobserved();
             }
-            relay::body(client, &mut answer.response, patience, sent).await
+            relay::body(client, &mut answer.response, patience, sent, |piece| usage.piece(piece))
+                .await
         };
+        // Of a refusal nothing was computed.
+        if is_computed {
+            let prompt = answer.prompt_tokens;
+            let told = usage.told();
+            visit.used(told.unwrap_or_else(|| match exchange.route.generates() {
+                true => prompt + usage.guess(),
+                false => prompt,
+            }));
+        }
         if let Err(Interruption::Truncated(error) | Interruption::Told(error)) = &relayed {
             self.dispatcher.note_lost(answer, error);
         }

@@ -6,6 +6,7 @@ use crate::{
     transform::Defaults,
 };
 use http::{HeaderMap, HeaderValue, header};
+use inferno_shared::config::KeyLimits;
 use std::sync::Arc;
 
 /// The scheme of RFC 6750, and the space after it.
@@ -35,6 +36,11 @@ impl Caller {
     /// The priority of its requests; 0 for whoever has no key.
     pub(crate) fn priority(&self) -> i32 {
         self.0.as_ref().map_or(0, |holder| holder.priority())
+    }
+
+    /// The limits of its own; none for whoever has no key.
+    pub(crate) fn limits(&self) -> KeyLimits {
+        self.0.as_ref().map_or_else(KeyLimits::default, |holder| holder.limits())
     }
 
     /// Whether routing is explained to it; `otherwise` for whoever has no key.

@@ -10,6 +10,7 @@
 //! - All retries together have a budget, and who fails in a row is left alone for a while ([`crate::retry`]).
 
 use crate::{
+    admission::Need,
     attempt::{Attempt, Attempts},
     error::RequestError,
     metrics::ProxyMetrics,
@@ -39,6 +40,8 @@ pub(crate) struct RouteKeys {
     pub(crate) alias: Option<String>,
     /// What its prompt has in common with others.
     pub(crate) prompt: PromptHashes,
+    /// The tokens it may take.
+    pub(crate) need: Need,
     /// Its session, hashed.
     pub(crate) session: Option<u64>,
 }
@@ -88,6 +91,8 @@ pub(crate) struct Answer {
     pub(crate) response: Response,
     /// The policy waits to hear of it.
     pub(crate) ticket: Ticket,
+    /// Tokens of the prompt, roughly.
+    pub(crate) prompt_tokens: u64,
     _in_flight: InFlight,
 }
 
@@ -177,7 +182,9 @@ impl Dispatcher {
             let error = match self.ask(&attempt, outgoing).await {
                 Ok(response) => {
                     attempt.answered(response.head.status);
-                    return Ok(Answer { attempt, response, ticket, _in_flight: in_flight });
+                    let prompt_tokens = keys.prompt.tokens.into();
+                    let _in_flight = in_flight;
+                    return Ok(Answer { attempt, response, ticket, prompt_tokens, _in_flight });
                 }
                 Err(error) => error,
             };
@@ -218,7 +225,7 @@ impl Dispatcher {
     ///
     /// A connection that went stale in the pool is not the node's failure: a new one is tried. But
     /// if none can be had, the node may have taken the request and died of it, and that is what
-    /// counts. A request that may change something gets a new connection at once.
+    /// counts. A request that may change something gets a connection that cannot have gone stale.
     async fn ask(
         &self,
         attempt: &Attempt,
@@ -228,11 +235,13 @@ impl Dispatcher {
         let token =
             node.token.as_ref().and_then(|token| HeaderValue::from_str(token.expose()).ok());
         let fields = NodeFields { token, traceparent: attempt.traceparent() };
-        let pooled = outgoing.may_reuse.then(|| self.pool.take(&node.into())).flatten();
+        let pooled = self.pool.take(&node.into(), outgoing.may_reuse);
         let mut unanswered = None;
         if let Some(connection) = pooled {
             match connection.exchange(outgoing, &fields, self.first_byte).await {
-                Err(error @ UpstreamError::Unanswered(_)) => unanswered = Some(error),
+                Err(error @ UpstreamError::Unanswered(_)) if outgoing.replayable => {
+                    unanswered = Some(error);
+                }
                 answered => return answered,
             }
         }
@@ -286,6 +295,7 @@ fn candidates(members: &Snapshot, keys: &RouteKeys) -> Result<Arc<CandidateList>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::Lobby;
     use http::{HeaderMap, Method};
     use inferno_shared::{
         MetricsCollector,
@@ -301,6 +311,10 @@ mod tests {
     impl Fleet for Nobody {
         fn snapshot(&self) -> Arc<Snapshot> {
             Arc::default()
+        }
+
+        fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+            tokio::sync::watch::Sender::new(0).subscribe()
         }
 
         fn report_connect_refused(&self, id: &str, _: Generation) {
@@ -330,9 +344,10 @@ mod tests {
 
     #[tokio::test]
     async fn who_took_the_request_and_cannot_be_reached_any_more_may_have_begun_on_it() {
-        let metrics = ProxyMetrics::new(&MetricsCollector::new(), Arc::new(Nobody)).expect("new");
-        let policy = crate::routing::policy(RoutingPolicy::RoundRobin);
         let config = ProxyConfig::default();
+        let (collector, lobby) = (MetricsCollector::new(), Lobby::new(&config.limits));
+        let metrics = ProxyMetrics::new(&collector, Arc::new(Nobody), &lobby).expect("new");
+        let policy = crate::routing::policy(RoutingPolicy::RoundRobin);
         let dispatcher = Dispatcher::new(Arc::new(Nobody), policy, &config, metrics);
         // TCP goes to one host, so the system refuses this address without asking anyone.
         let node = node((Ipv4Addr::BROADCAST, 9).into());

@@ -9,14 +9,20 @@
 //!   slot. How a running event stream tells them apart is [`crate::relay`]'s concern.
 //! - *Keep-alive* settings and pipelined bytes do not survive a session by themselves: they are
 //!   taken out before its end and handed to the next one.
+//! - *A refused header* leaves Pingora's session reusable, with no body to it: what the client meant for one would be
+//!   its next request. Nothing is read any more of a connection on which we do not know where a request ends.
+//! - *Chunks* are read by Pingora, which takes any byte for a part of a chunk's extension, a bare LF too. Who stands in
+//!   front of us may see a line end there, and another end of the body. So a chunked request is its connection's last.
 
 use crate::{
+    client_stream::ClientStream,
     error::{Interruption, RequestError},
-    headers::{REQUEST_ID, SHOULD_RETRY},
+    headers::{REQUEST_ID, RETRY_AFTER_MS, SHOULD_RETRY},
+    strict::{self, Fault},
     transform::Transform,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use inferno_shared::config::ProxyTimeouts;
 use pingora_core::{
     apps::{HttpPersistentSettings, ReusedHttpStream},
@@ -25,7 +31,10 @@ use pingora_core::{
 };
 use pingora_http::{RequestHeader, ResponseHeader};
 use std::{sync::Arc, time::Duration};
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncWriteExt, copy, sink},
+    time::timeout,
+};
 
 /// How long an unread request body is read past after its answer. Closing at once would reset the
 /// connection and take the answer with it.
@@ -46,8 +55,8 @@ impl From<ClientGone> for Interruption {
 pub(crate) enum Incoming {
     /// A request, whose header can be read.
     Request,
-    /// Something that is not HTTP. There is no header, but an answer can be given.
-    Malformed,
+    /// A header that is refused. An answer can be given, and ends the connection.
+    Faulty(Fault),
 }
 
 /// The client's side of one request.
@@ -58,6 +67,10 @@ pub(crate) struct Client {
     transform: Arc<Transform>,
     /// Of the request; `None` until its header was read.
     read: Option<(Method, Version)>,
+    /// Where the next request on the connection would begin, we cannot tell.
+    is_lost: bool,
+    /// Fields of whatever answer there will be.
+    granted: HeaderMap,
 }
 
 impl Client {
@@ -75,34 +88,74 @@ impl Client {
         if let ServerSession::H1(http1) = &mut session {
             http1.set_pipelining_enabled(true);
         }
-        Self { session, stopping, idle, transform: Arc::clone(transform), read: None }
+        let transform = Arc::clone(transform);
+        let granted = HeaderMap::new();
+        Self { session, stopping, idle, transform, read: None, is_lost: false, granted }
     }
 
     /// Waits for a request's header, and for all of it no longer than an idle connection may live.
     /// `None`: none came, or the proxy stops.
     pub(crate) async fn read_header(&mut self) -> Option<Incoming> {
+        self.bound(strict::HEADER_BYTES_MAX);
         let stopping = &mut self.stopping;
         let read = tokio::select! {
             biased;
             read = timeout(self.idle, self.session.read_request()) => read.ok()?,
             _ = stopping.wait_for(|stop| *stop) => return None,
         };
+        let is_spent = self.stream().is_some_and(ClientStream::is_spent);
+        self.bound(usize::MAX);
         match read {
-            Ok(true) => {
-                let header = self.session.req_header_mut();
-                if let Some(uri) = self.transform.paths.rewritten(&header.uri) {
-                    header.set_uri(uri);
-                }
-                self.read = Some((header.method.clone(), header.version));
-                Some(Incoming::Request)
-            }
+            Ok(true) => Some(self.judge()),
             Ok(false) => None,
             Err(error) => {
                 use pingora_core::ErrorType::{ConnectionClosed, ReadError};
-                let lost = matches!(error.etype(), ConnectionClosed | ReadError);
-                (!lost).then_some(Incoming::Malformed)
+                let many = Some(&httparse::Error::TooManyHeaders);
+                match error.etype() {
+                    ReadError if is_spent => Some(Incoming::Faulty(Fault::TooLarge)),
+                    ConnectionClosed | ReadError => None,
+                    _ if error.root_cause().downcast_ref() == many => {
+                        Some(Incoming::Faulty(Fault::TooLarge))
+                    }
+                    _ => Some(Incoming::Faulty(Fault::Malformed)),
+                }
             }
         }
+    }
+
+    /// What the header that was read is to us.
+    fn judge(&mut self) -> Incoming {
+        let raw = self.session.as_http1().map(Http1Session::get_headers_raw_bytes);
+        let header = self.session.req_header();
+        self.read = Some((header.method.clone(), header.version));
+        if let Err(fault) = strict::check(header, raw.as_deref()) {
+            return Incoming::Faulty(fault);
+        }
+        let rewritten = self.transform.paths.rewritten(&header.uri);
+        if header.headers.contains_key(header::TRANSFER_ENCODING) {
+            self.session.set_keepalive(None);
+        }
+        if let Some(uri) = rewritten {
+            self.session.req_header_mut().set_uri(uri);
+        }
+        Incoming::Request
+    }
+
+    fn stream(&self) -> Option<&ClientStream> {
+        let stream = self.session.as_http1()?.stream();
+        (**stream).as_any().downcast_ref()
+    }
+
+    /// How much of the connection may be read before it fails, bytes.
+    fn bound(&self, bytes: usize) {
+        if let Some(stream) = self.stream() {
+            stream.bound(bytes);
+        }
+    }
+
+    /// Adds `fields` to whatever is answered.
+    pub(crate) fn grant(&mut self, fields: HeaderMap) {
+        self.granted = fields;
     }
 
     /// The request's header.
@@ -128,7 +181,10 @@ impl Client {
             .get_header(header::EXPECT)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         if expects && self.header().version == Version::HTTP_11 {
+            // To Pingora, an answer while the body is not there yet is a reason to close the connection.
+            let keepalive = self.session.get_keepalive();
             self.session.write_continue_response().await.map_err(|_| ClientGone)?;
+            self.session.set_keepalive(keepalive);
         }
         Ok(())
     }
@@ -139,8 +195,7 @@ impl Client {
         self.session.read_request_body().await.map_err(|error| match error.etype() {
             ReadTimedout => RequestError::ReadTimeout.into(),
             ConnectionClosed | ReadError => Interruption::ClientGone,
-            // A broken chunk, say.
-            _ => RequestError::MalformedHeader.into(),
+            _ => RequestError::MalformedChunk.into(),
         })
     }
 
@@ -160,9 +215,12 @@ impl Client {
     pub(crate) async fn begin(
         &mut self,
         status: StatusCode,
-        headers: HeaderMap,
+        mut headers: HeaderMap,
         length: Option<u64>,
     ) -> Result<(), ClientGone> {
+        for (name, value) in &self.granted {
+            headers.append(name, value.clone());
+        }
         let (mut parts, ()) = http::Response::new(()).into_parts();
         (parts.status, parts.headers) = (status, headers);
         self.transform.response.apply(&mut parts.headers);
@@ -219,28 +277,73 @@ impl Client {
         error: &RequestError,
         request_id: &HeaderValue,
     ) -> Result<(), ClientGone> {
+        if error.is_about_framing() {
+            self.is_lost = true;
+            self.session.set_keepalive(None);
+        }
         let mut headers = HeaderMap::from_iter([(REQUEST_ID.clone(), request_id.clone())]);
-        let retry_after =
-            error.retry_after_s().map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds)));
+        let retry_after = error.retry_after().map(retry_after);
         let allow = error.allow().map(|allow| (header::ALLOW, HeaderValue::from_static(allow)));
         let challenge = error
             .challenge()
             .map(|challenge| (header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge)));
         let should_retry =
             error.should_retry().map(|told| (SHOULD_RETRY.clone(), HeaderValue::from_static(told)));
-        let all = retry_after.into_iter().chain(allow).chain(challenge).chain(should_retry);
-        headers.extend(all);
+        let all = retry_after.into_iter().flatten().chain(allow).chain(challenge);
+        headers.extend(all.chain(should_retry).chain(error.remaining().headers()));
         self.answer_json(error.status(), headers, error.body()).await
     }
 
-    /// Ends the answer; the connection, if another request may follow on it.
-    pub(crate) async fn finish(mut self) -> Option<ReusedHttpStream> {
-        let settings = HttpPersistentSettings::for_session(&self.session);
-        if self.read.is_some() && !self.session.is_body_done() {
-            self.session.finish_body().await.ok()?;
-            self.session.drain_request_body().await.ok()?;
+    /// Ends the answer, and reads what is left of the request.
+    pub(crate) async fn end(&mut self) -> Result<(), ClientGone> {
+        self.session.finish_body().await.map_err(|_| ClientGone)?;
+        if self.is_lost {
+            return Ok(());
         }
+        if self.read.is_some() && !self.session.is_body_done() {
+            self.session.drain_request_body().await.map_err(|_| ClientGone)?;
+        }
+        Ok(())
+    }
+
+    /// The connection after [`Self::end`], if another request may follow on it.
+    pub(crate) async fn reuse(self) -> Option<ReusedHttpStream> {
+        if self.is_lost {
+            self.close().await;
+            return None;
+        }
+        let settings = HttpPersistentSettings::for_session(&self.session);
         let reusable = self.session.finish().await.ok()??;
         Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
     }
+
+    /// Ends the connection within an answer. What there is of it is sent: it tells what broke.
+    pub(crate) async fn abandon(self) {
+        // Dropping a stream of HTTP/2 resets it.
+        if let ServerSession::H1(session) = self.session {
+            let mut stream = session.into_inner();
+            let _ = timeout(LINGER, AsyncWriteExt::flush(&mut stream)).await;
+        }
+    }
+
+    /// Ends the connection. What the client still sends is thrown away for a while: closing at
+    /// once would reset the connection and take the answer with it.
+    async fn close(self) {
+        let session = match self.session {
+            ServerSession::H1(session) => session,
+            other => return drop(other.finish().await),
+        };
+        let mut stream = session.into_inner();
+        let end = async {
+            AsyncWriteExt::shutdown(&mut stream).await?;
+            copy(&mut stream, &mut sink()).await
+        };
+        let _ = timeout(LINGER, end).await;
+    }
+}
+
+/// In whole seconds, as RFC 9110 has it, and in milliseconds, which OpenAI's clients read first.
+fn retry_after(wait: Duration) -> [(HeaderName, HeaderValue); 2] {
+    let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    [(header::RETRY_AFTER, ms.div_ceil(1_000).into()), (RETRY_AFTER_MS.clone(), ms.into())]
 }

@@ -4,36 +4,15 @@ use std::{
     pin::pin,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
-/// What is waited for, and the signal that ends it.
-#[derive(Debug)]
+/// What is waited for.
+#[derive(Debug, Default)]
 pub(crate) struct Drain {
     /// Requests that run.
     pub(crate) requests: Count,
     /// Connections on which something may still have to be written when their requests are done.
     pub(crate) connections: Count,
-    cut: watch::Sender<bool>,
-}
-
-impl Default for Drain {
-    fn default() -> Self {
-        let (requests, connections) = (Count::default(), Count::default());
-        Self { requests, connections, cut: watch::Sender::new(false) }
-    }
-}
-
-impl Drain {
-    /// Ends every request that still runs.
-    pub(crate) fn cut(&self) {
-        self.cut.send_replace(true);
-    }
-
-    /// Resolves when requests have to end.
-    pub(crate) async fn is_cut(&self) {
-        // The sender lives as long as `self`, so the error of a closed channel cannot come.
-        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
-    }
 }
 
 /// How many there are of something that comes and goes.

@@ -19,6 +19,10 @@ pub(crate) struct Envelope<'a> {
     pub(crate) prompt: Option<&'a str>,
     /// `prompt_cache_key` or, without it, `user`.
     pub(crate) session: Option<Cow<'a, str>>,
+    /// `max_completion_tokens` or, without it, `max_tokens`, of each of `n` answers.
+    pub(crate) answer_tokens_max: Option<u64>,
+    /// How many answers are computed: `n`, or `best_of` if that is more.
+    pub(crate) answers: Option<u64>,
 }
 
 /// The name of a model, as a body has it.
@@ -60,7 +64,15 @@ impl<'a> Envelope<'a> {
             // Whether it may be anything else is for the backend to say.
             _ => None,
         };
+        let number = |value| match value {
+            Some(Value::Count(number)) => Some(number),
+            _ => None,
+        };
+        let answers = number(wire.n).max(number(wire.best_of));
+        let answer_tokens_max = number(wire.max_completion_tokens).or(number(wire.max_tokens));
         Ok(Self {
+            answer_tokens_max,
+            answers,
             model: wire.model.map(RawValue::get).and_then(|raw| model(body, raw)).transpose()?,
             tools: raw(wire.tools),
             prompt: raw(wire.messages).or(raw(wire.prompt)).or(raw(wire.input)),
@@ -105,6 +117,10 @@ struct Wire<'a> {
     stream: Option<Value<'a>>,
     prompt_cache_key: Option<Value<'a>>,
     user: Option<Value<'a>>,
+    max_completion_tokens: Option<Value<'a>>,
+    max_tokens: Option<Value<'a>>,
+    n: Option<Value<'a>>,
+    best_of: Option<Value<'a>>,
     tools: Option<&'a RawValue>,
     messages: Option<&'a RawValue>,
     prompt: Option<&'a RawValue>,
@@ -116,6 +132,10 @@ enum Field {
     Stream,
     PromptCacheKey,
     User,
+    MaxCompletionTokens,
+    MaxTokens,
+    N,
+    BestOf,
     Tools,
     Messages,
     Prompt,
@@ -130,6 +150,10 @@ impl Field {
             "stream" => Self::Stream,
             "prompt_cache_key" => Self::PromptCacheKey,
             "user" => Self::User,
+            "max_completion_tokens" => Self::MaxCompletionTokens,
+            "max_tokens" => Self::MaxTokens,
+            "n" => Self::N,
+            "best_of" => Self::BestOf,
             "tools" => Self::Tools,
             "messages" => Self::Messages,
             "prompt" => Self::Prompt,
@@ -144,6 +168,7 @@ enum Value<'a> {
     Null,
     Bool,
     Text(Cow<'a, str>),
+    Count(u64),
     Other,
 }
 
@@ -173,6 +198,10 @@ impl<'de, W: FnMut(&str)> Visitor<'de> for WireSeed<W> {
                 Field::Stream => once(&mut wire.stream, &mut map)?,
                 Field::PromptCacheKey => once(&mut wire.prompt_cache_key, &mut map)?,
                 Field::User => once(&mut wire.user, &mut map)?,
+                Field::MaxCompletionTokens => once(&mut wire.max_completion_tokens, &mut map)?,
+                Field::MaxTokens => once(&mut wire.max_tokens, &mut map)?,
+                Field::N => once(&mut wire.n, &mut map)?,
+                Field::BestOf => once(&mut wire.best_of, &mut map)?,
                 Field::Tools => once(&mut wire.tools, &mut map)?,
                 Field::Messages => once(&mut wire.messages, &mut map)?,
                 Field::Prompt => once(&mut wire.prompt, &mut map)?,
@@ -256,8 +285,8 @@ impl<'de> Visitor<'de> for ValueVisitor {
         Ok(Value::Other)
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Value<'de>, E> {
-        Ok(Value::Other)
+    fn visit_u64<E>(self, number: u64) -> Result<Value<'de>, E> {
+        Ok(Value::Count(number))
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Value<'de>, E> {
@@ -332,6 +361,21 @@ mod tests {
         );
         let odd = parse(r#"{"model":"m","user":7,"prompt_cache_key":{"a":[1]},"prompt":null}"#);
         assert_eq!((odd.prompt, odd.session), (Some("null"), None));
+    }
+
+    #[test]
+    fn how_long_an_answer_may_be_is_found() {
+        let parse = |fields: &str| {
+            let body = format!(r#"{{"model":"m"{fields}}}"#);
+            let envelope = Envelope::parse(body.as_bytes(), |_| {}).expect("valid");
+            (envelope.answer_tokens_max, envelope.answers)
+        };
+        assert_eq!(parse(""), (None, None));
+        assert_eq!(parse(r#","max_tokens":7,"n":3"#), (Some(7), Some(3)));
+        let both = r#","max_tokens":7,"max_completion_tokens":9,"best_of":2,"n":1"#;
+        assert_eq!(parse(both), (Some(9), Some(2)));
+        let odd = r#","max_tokens":-1,"n":"2""#;
+        assert_eq!(parse(odd), (None, None), "for the backend to refuse");
     }
 
     #[test]

@@ -5,21 +5,39 @@
 //! the [`std::fmt::Display`] text, which names the cause. A `code` is part of the API: clients
 //! branch on it, so codes are added and never reworded.
 
-use crate::{headers::EXPLAIN, keys::Refusal, upstream::UpstreamError};
+use crate::{
+    admission::{Limited, Remaining},
+    headers::EXPLAIN,
+    keys::Refusal,
+    strict::{self, Fault},
+    upstream::UpstreamError,
+};
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-/// Seconds a client should wait where capacity is missing: about the time in which a backend
+/// How long a client should wait where capacity is missing: about the time in which a backend
 /// registers and is proved.
-const RETRY_AFTER_S: u32 = 1;
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A request that gets an error for an answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {
     #[error("malformed request header")]
     MalformedHeader,
+    #[error("a header that can be read in two ways: {0}")]
+    AmbiguousHeader(&'static str),
+    #[error("malformed chunk in the request body")]
+    MalformedChunk,
+    #[error(
+        "request header over {} bytes or {} fields",
+        strict::HEADER_BYTES_MAX,
+        strict::FIELDS_MAX
+    )]
+    HeaderTooLarge,
+    #[error("request target over {} bytes", strict::TARGET_BYTES_MAX)]
+    TargetTooLong,
     #[error("no API key")]
     MissingKey,
     #[error("API key refused: {}", refusal(.0))]
@@ -44,6 +62,12 @@ pub(crate) enum RequestError {
     BodiesExhausted { limit: u64 },
     #[error("{limit} requests are in progress (proxy.limits.requests_max)")]
     RequestsExhausted { limit: usize },
+    #[error("the API key is over its limit: {0}")]
+    Limited(#[from] Limited),
+    #[error("{limit} requests wait for a backend (proxy.limits.queue_max)")]
+    QueueFull { limit: usize },
+    #[error("no backend was free within {after:?} (proxy.limits.queue_timeout_ms)")]
+    QueueTimeout { after: Duration },
     #[error("request body is not JSON: {detail}")]
     MalformedJson { detail: String },
     #[error("request body is not a form: {detail}")]
@@ -83,6 +107,8 @@ impl RequestError {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::MalformedHeader
+            | Self::AmbiguousHeader(_)
+            | Self::MalformedChunk
             | Self::InternalHeader { .. }
             | Self::MalformedJson { .. }
             | Self::MalformedForm { .. }
@@ -90,6 +116,8 @@ impl RequestError {
             | Self::WrongType { .. } => StatusCode::BAD_REQUEST,
             Self::ExplanationRefused => StatusCode::FORBIDDEN,
             Self::MissingKey | Self::Key(_) => StatusCode::UNAUTHORIZED,
+            Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::ReadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UpgradeRequested => StatusCode::NOT_IMPLEMENTED,
             Self::UnknownPath | Self::UnknownModel { .. } | Self::ModelNotAllowed { .. } => {
@@ -97,8 +125,11 @@ impl RequestError {
             }
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::BodiesExhausted { .. }
             | Self::RequestsExhausted { .. }
+            | Self::QueueFull { .. }
+            | Self::QueueTimeout { .. }
             | Self::NoBackends
             | Self::ModelUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             // Nobody has seen the request: what is missing is capacity, and a retry is safe.
@@ -117,7 +148,11 @@ impl RequestError {
     /// The stable name that clients branch on.
     pub(crate) fn code(&self) -> &'static str {
         match self {
-            Self::MalformedHeader => "malformed_request",
+            Self::MalformedHeader | Self::AmbiguousHeader(_) | Self::MalformedChunk => {
+                "malformed_request"
+            }
+            Self::HeaderTooLarge => "header_too_large",
+            Self::TargetTooLong => "url_too_long",
             Self::MissingKey => "missing_api_key",
             Self::Key(_) => "invalid_api_key",
             Self::ReadTimeout => "request_timeout",
@@ -128,6 +163,9 @@ impl RequestError {
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::BodyTooLarge { .. } => "request_too_large",
             Self::BodiesExhausted { .. } | Self::RequestsExhausted { .. } => "overloaded",
+            Self::Limited(limited) => limited.code(),
+            Self::QueueFull { .. } => "queue_full",
+            Self::QueueTimeout { .. } => "queue_timeout",
             Self::MalformedJson { .. } => "malformed_json",
             Self::MalformedForm { .. } => "malformed_form",
             Self::MissingParameter { .. } => "missing_required_parameter",
@@ -154,6 +192,18 @@ impl RequestError {
     fn message(&self) -> String {
         match self {
             Self::MalformedHeader => "The request header is not valid HTTP.".into(),
+            Self::AmbiguousHeader(why) => {
+                format!("The request header could be read in two ways: {why}.")
+            }
+            Self::MalformedChunk => "The request body is not in valid chunks.".into(),
+            Self::HeaderTooLarge => format!(
+                "The request header is larger than {} bytes or has more than {} fields.",
+                strict::HEADER_BYTES_MAX,
+                strict::FIELDS_MAX
+            ),
+            Self::TargetTooLong => {
+                format!("The URL is longer than {} bytes.", strict::TARGET_BYTES_MAX)
+            }
             Self::MissingKey => {
                 "An API key is required, in the header 'Authorization: Bearer KEY'.".into()
             }
@@ -182,6 +232,11 @@ impl RequestError {
             Self::RequestsExhausted { .. } => {
                 "Too many requests are being processed; try again shortly.".into()
             }
+            Self::Limited(limited) => limited.message(),
+            Self::QueueFull { .. } => "Too many requests wait already; try again shortly.".into(),
+            Self::QueueTimeout { .. } => {
+                "No backend was free for the request in time; try again shortly.".into()
+            }
             Self::MalformedJson { detail } => {
                 format!("The request body is not a valid JSON object: {detail}.")
             }
@@ -208,18 +263,37 @@ impl RequestError {
 
     /// Whose doing it is, in OpenAI's words.
     fn kind(&self) -> &'static str {
-        if self.status().is_server_error() { "server_error" } else { "invalid_request_error" }
+        match self {
+            Self::Limited(limited) => limited.kind(),
+            _ if self.status().is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        }
     }
 
-    /// For the `retry-after` header, in seconds, where capacity is what is missing.
-    pub(crate) fn retry_after_s(&self) -> Option<u32> {
-        (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_S)
+    /// For the headers `retry-after` and `retry-after-ms`, where capacity is what is missing, or time.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Limited(limited) => limited.retry_after(),
+            _ => (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER),
+        }
+    }
+
+    /// For the headers `x-ratelimit-*`.
+    pub(crate) fn remaining(&self) -> Remaining {
+        match self {
+            Self::Limited(limited) => limited.remaining,
+            _ => Remaining::default(),
+        }
     }
 
     /// For the `x-should-retry` header, which OpenAI's clients obey: a fleet that fails is not helped by being asked
-    /// again.
+    /// again, and a request over a minute's limit fits into no minute.
     pub(crate) fn should_retry(&self) -> Option<&'static str> {
-        matches!(self, Self::BudgetSpent(_)).then_some("false")
+        let is_futile = match self {
+            Self::Limited(limited) => limited.retry_after().is_none(),
+            _ => matches!(self, Self::BudgetSpent(_)),
+        };
+        is_futile.then_some("false")
     }
 
     /// For the `www-authenticate` header (RFC 6750 §3).
@@ -229,6 +303,18 @@ impl RequestError {
             Self::Key(_) => Some(r#"Bearer realm="inferno", error="invalid_token""#),
             _ => None,
         }
+    }
+
+    /// Where the request ends is not known, and so neither where the next one begins: its connection ends.
+    pub(crate) fn is_about_framing(&self) -> bool {
+        matches!(
+            self,
+            Self::MalformedHeader
+                | Self::AmbiguousHeader(_)
+                | Self::MalformedChunk
+                | Self::HeaderTooLarge
+                | Self::TargetTooLong
+        )
     }
 
     /// The id of the key that was refused, where it was shown whole.
@@ -267,6 +353,17 @@ impl RequestError {
     }
 }
 
+impl From<Fault> for RequestError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Malformed => Self::MalformedHeader,
+            Fault::Ambiguous(why) => Self::AmbiguousHeader(why),
+            Fault::TooLarge => Self::HeaderTooLarge,
+            Fault::TargetTooLong => Self::TargetTooLong,
+        }
+    }
+}
+
 /// For the log.
 fn refusal(refusal: &Refusal) -> &'static str {
     match refusal {
@@ -299,6 +396,7 @@ impl<E: Into<RequestError>> From<E> for Interruption {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::{Limit, Wait};
 
     #[test]
     fn errors_have_openais_shape() {
@@ -308,6 +406,11 @@ mod tests {
         assert_eq!(body["error"]["param"], "model");
         assert_eq!(body["error"]["type"], "invalid_request_error");
         assert!(body["error"]["message"].as_str().expect("text").contains("a\"b"));
+    }
+
+    fn limited(limit: Limit) -> RequestError {
+        let (wait, remaining) = (Wait::Forever, Remaining::default());
+        Limited { limit, most: 1, wait, remaining }.into()
     }
 
     /// One of each, but for the keys', which have one code.
@@ -323,6 +426,10 @@ mod tests {
         ];
         let own = [
             RequestError::MalformedHeader,
+            RequestError::AmbiguousHeader(""),
+            RequestError::MalformedChunk,
+            RequestError::HeaderTooLarge,
+            RequestError::TargetTooLong,
             RequestError::MissingKey,
             RequestError::Key(Refusal::Unknown),
             RequestError::ModelNotAllowed { model: model.clone() },
@@ -335,6 +442,11 @@ mod tests {
             RequestError::BodyTooLarge { limit },
             RequestError::BodiesExhausted { limit },
             RequestError::RequestsExhausted { limit: 1 },
+            RequestError::QueueFull { limit: 1 },
+            RequestError::QueueTimeout { after: Duration::ZERO },
+            limited(Limit::Concurrency),
+            limited(Limit::Requests),
+            limited(Limit::Tokens { needed: 1 }),
             RequestError::MalformedJson { detail: String::new() },
             RequestError::MalformedForm { detail: "" },
             RequestError::MissingParameter { param: "model" },
@@ -360,9 +472,9 @@ mod tests {
 
     #[test]
     fn only_missing_capacity_asks_to_wait() {
-        assert!(RequestError::NoBackends.retry_after_s().is_some());
-        assert!(RequestError::UnknownPath.retry_after_s().is_none());
-        assert!(RequestError::from(UpstreamError::FirstByteTimeout).retry_after_s().is_none());
+        assert!(RequestError::NoBackends.retry_after().is_some());
+        assert!(RequestError::UnknownPath.retry_after().is_none());
+        assert!(RequestError::from(UpstreamError::FirstByteTimeout).retry_after().is_none());
     }
 
     #[test]

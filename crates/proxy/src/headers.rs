@@ -1,6 +1,6 @@
 //! Which header fields pass, in each direction, pure.
 
-use crate::error::RequestError;
+use crate::{cors, error::RequestError};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use inferno_shared::telemetry::trace_context::{TRACEPARENT, TRACESTATE};
 
@@ -15,6 +15,8 @@ pub(crate) const PRIORITY: &str = "x-inferno-priority";
 pub(crate) static EXPLAIN: HeaderName = HeaderName::from_static("x-inferno-explain");
 /// Tells a client whether asking again may help.
 pub(crate) static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+/// Tells a client how long to wait before it asks again.
+pub(crate) static RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 /// Names a request in every log it passes.
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Header fields between proxy and backend. A client may neither send nor see them.
@@ -95,10 +97,12 @@ pub(crate) fn to_backend<'a>(
 }
 
 /// What of a backend's header goes to the client, and the id of the request. The length stays: it
-/// is told anew where the body keeps it.
+/// is told anew where the body keeps it; and so does whom browsers should let in, which is ours to say.
 pub(crate) fn to_client(headers: &HeaderMap, request_id: &HeaderValue) -> HeaderMap {
     let named = named_by_connection(headers);
-    let stays = |name: &HeaderName| is_internal(name) || *name == header::CONTENT_LENGTH;
+    let stays = |name: &HeaderName| {
+        is_internal(name) || *name == header::CONTENT_LENGTH || cors::is_ours(name)
+    };
     let mut out = HeaderMap::with_capacity(headers.len() + 4);
     for (name, value) in headers {
         if !stays(name) && !is_hop_by_hop(name, &named) {
@@ -168,6 +172,7 @@ mod tests {
     fn neither_internal_nor_connection_fields_reach_a_client() {
         let headers = map(&[
             ("x-inferno-step", "9"),
+            ("access-control-allow-origin", "*"),
             ("connection", "close"),
             ("content-length", "3"),
             ("content-type", "application/json"),

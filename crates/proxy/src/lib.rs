@@ -11,10 +11,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admission;
 mod app;
 mod attempt;
 mod auth;
 mod body;
+mod client_stream;
+mod cors;
 mod dispatch;
 mod downstream;
 mod drain;
@@ -26,6 +29,8 @@ mod form;
 mod headers;
 pub mod keys;
 mod limits;
+#[doc(hidden)]
+pub mod measured;
 mod metrics;
 mod models;
 pub mod prompt;
@@ -37,10 +42,12 @@ pub mod routing;
 mod run;
 mod server;
 mod stream;
+mod strict;
 pub mod tls;
 pub mod transform;
 mod unwritten;
 mod upstream;
+mod workers;
 
 pub use metrics::METRICS;
 pub use routing::Fleet;

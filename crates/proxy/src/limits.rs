@@ -98,7 +98,8 @@ mod tests {
         let low = soft.min(2_000);
         setrlimit(Resource::RLIMIT_NOFILE, low, hard).expect("lowering is always allowed");
         let room_for = |connections_max: usize| {
-            make_room_for_files(&ProxyLimits { connections_max, requests_max: 1 });
+            let limits = ProxyLimits { connections_max, requests_max: 1, ..ProxyLimits::default() };
+            make_room_for_files(&limits);
             getrlimit(Resource::RLIMIT_NOFILE).expect("a limit").0
         };
         assert_eq!(room_for(1), low, "enough");

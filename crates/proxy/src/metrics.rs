@@ -1,7 +1,12 @@
 //! What the traffic side counts. Label values are our own words and the ids of registered nodes,
 //! never anything of a request.
 
-use crate::{route::Route, routing::Fleet, upstream::UpstreamError};
+use crate::{
+    admission::{self, Lobby},
+    route::Route,
+    routing::Fleet,
+    upstream::UpstreamError,
+};
 use inferno_shared::{
     MetricsCollector,
     metrics::{Kind, Label, Metric, STATUS, Values, status_label},
@@ -15,6 +20,8 @@ use std::{
 const ROUTE: Label = Label { name: "route", values: Values::OneOf(&Route::LABELS) };
 const KIND: Label = Label { name: "kind", values: Values::OneOf(&UpstreamError::KINDS) };
 const BACKEND: Label = Label { name: "backend", values: Values::Each("each member, by its id") };
+
+const REASON: Label = Label { name: "reason", values: Values::OneOf(&admission::REASONS) };
 
 const MODEL: Label = Label {
     name: "model",
@@ -66,6 +73,30 @@ const OWN_TIME: Metric = Metric {
     labels: &[ROUTE],
     unit: "seconds",
     help: "From a request's last byte to its being sent to the first backend: reading its JSON, hashing, choosing.",
+};
+
+const QUEUE_WAITING: Metric = Metric {
+    name: "inferno_proxy_queue_waiting",
+    kind: Kind::Gauge,
+    labels: &[MODEL],
+    unit: "requests",
+    help: "Requests that wait here for a backend; a model for which none does has no series.",
+};
+
+const QUEUE_WAIT: Metric = Metric {
+    name: "inferno_proxy_queue_wait_seconds",
+    kind: Kind::Histogram(&[0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]),
+    labels: &[MODEL],
+    unit: "seconds",
+    help: "How long requests waited for a backend to be free; most do not.",
+};
+
+const LIMITED: Metric = Metric {
+    name: "inferno_proxy_limited_total",
+    kind: Kind::Counter,
+    labels: &[REASON],
+    unit: "requests",
+    help: "Requests refused because a key was over a limit of its own, or the queue was full or took too long.",
 };
 
 const ATTEMPTS: Metric = Metric {
@@ -147,6 +178,9 @@ pub const METRICS: &[Metric] = &[
     TIME_TO_FIRST_TOKEN,
     INTER_TOKEN,
     OWN_TIME,
+    QUEUE_WAITING,
+    QUEUE_WAIT,
+    LIMITED,
     BACKEND_IN_FLIGHT,
     ATTEMPTS,
     RETRIES,
@@ -168,6 +202,8 @@ pub(crate) struct ProxyMetrics {
     time_to_first_token: HistogramVec,
     inter_token: HistogramVec,
     own_time: HistogramVec,
+    queue_wait: HistogramVec,
+    limited: IntCounterVec,
     /// Requests sent to backends.
     pub(crate) attempts: IntCounter,
     /// Backends left alone.
@@ -192,6 +228,7 @@ impl ProxyMetrics {
     pub(crate) fn new(
         node: &Arc<MetricsCollector>,
         fleet: Arc<dyn Fleet>,
+        lobby: &Lobby,
     ) -> prometheus::Result<Arc<Self>> {
         let registry = node.registry();
         let metrics = Self {
@@ -201,6 +238,8 @@ impl ProxyMetrics {
             time_to_first_token: registry.histograms(TIME_TO_FIRST_TOKEN)?,
             inter_token: registry.histograms(INTER_TOKEN)?,
             own_time: registry.histograms(OWN_TIME)?,
+            queue_wait: registry.histograms(QUEUE_WAIT)?,
+            limited: registry.counters(LIMITED)?,
             attempts: registry.counter(ATTEMPTS)?,
             ejections: registry.counter(EJECTIONS)?,
             budget_spent: registry.counter(BUDGET_SPENT)?,
@@ -215,7 +254,16 @@ impl ProxyMetrics {
                 emit(&[node.id.as_str()], node.load.in_flight().into());
             }
         })?;
+        let queue = lobby.clone();
+        registry.read_at_scrape(QUEUE_WAITING, move |emit| {
+            queue.each_waiting(|model, waiting| emit(&[model], waiting as f64));
+        })?;
+        let queue = lobby.clone();
+        node.on_vitals(move |vitals| vitals.queue_depth = queue.waiting() as u64);
         // A rate needs the value before the first error.
+        for reason in admission::REASONS {
+            metrics.limited.with_label_values(&[reason]);
+        }
         for kind in UpstreamError::KINDS {
             metrics.upstream_errors.with_label_values(&[kind]);
         }
@@ -231,6 +279,16 @@ impl ProxyMetrics {
     /// A request was on its way to a backend so long after it had come.
     pub(crate) fn sent(&self, route: Route, own: Duration) {
         self.own_time.with_label_values(&[route.label()]).observe(own.as_secs_f64());
+    }
+
+    /// A request for `model` waited so long for a backend.
+    pub(crate) fn waited(&self, model: &str, wait: Duration) {
+        self.queue_wait.with_label_values(&[model]).observe(wait.as_secs_f64());
+    }
+
+    /// A request was refused for one of [`admission::REASONS`].
+    pub(crate) fn limited(&self, reason: &'static str) {
+        self.limited.with_label_values(&[reason]).inc();
     }
 
     /// A stream for `model` begins.
@@ -283,7 +341,10 @@ impl StreamMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use inferno_shared::membership::{Generation, Snapshot};
+    use inferno_shared::{
+        config::ProxyLimits,
+        membership::{Generation, Snapshot},
+    };
 
     struct Nobody;
 
@@ -292,13 +353,18 @@ mod tests {
             Arc::default()
         }
 
+        fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+            tokio::sync::watch::Sender::new(0).subscribe()
+        }
+
         fn report_connect_refused(&self, _: &str, _: Generation) {}
     }
 
     #[test]
     fn the_table_is_what_is_registered() {
         let node = MetricsCollector::new();
-        ProxyMetrics::new(&node, Arc::new(Nobody)).expect("each name once");
+        let lobby = Lobby::new(&ProxyLimits::default());
+        ProxyMetrics::new(&node, Arc::new(Nobody), &lobby).expect("each name once");
         let mut registered = node.registry().described();
         let mut table = METRICS.to_vec();
         registered.sort_by_key(|metric| metric.name);

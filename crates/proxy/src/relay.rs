@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Passes on a body that is not an event stream, adding its bytes to `sent`. The backend may be
-/// silent for `patience`.
+/// silent for `patience`. `came` is shown each piece.
 ///
 /// If the backend is lost, closing the connection is the only way to say so.
 pub(crate) async fn body(
@@ -23,6 +23,7 @@ pub(crate) async fn body(
     response: &mut Response,
     patience: Duration,
     sent: &mut u64,
+    mut came: impl FnMut(&[u8]),
 ) -> Result<(), Interruption> {
     loop {
         let piece = tokio::select! {
@@ -34,12 +35,14 @@ pub(crate) async fn body(
             return Ok(());
         };
         *sent += piece.len() as u64;
+        came(&piece);
         client.write(piece).await?;
     }
 }
 
 /// Passes on an event stream, each event as soon as it is whole, adding its bytes to `sent`. The
-/// backend may be silent for `patience`. `came` is told of each piece, from 1 on.
+/// backend may be silent for `patience`. `came` is shown the events that each piece completed, and told its number,
+/// from 1 on.
 ///
 /// If the backend is lost, an event says so and the stream ends without `[DONE]`.
 ///
@@ -50,7 +53,7 @@ pub(crate) async fn events(
     response: &mut Response,
     patience: Duration,
     sent: &mut u64,
-    mut came: impl FnMut(u32),
+    mut came: impl FnMut(u32, &[u8]),
 ) -> Result<(), Interruption> {
     let mut pieces = 0u32;
     let mut splitter = EventSplitter::default();
@@ -72,16 +75,17 @@ pub(crate) async fn events(
         };
         deadline = Instant::now() + patience;
         let ended = matches!(piece, Ok(None));
-        if matches!(piece, Ok(Some(_))) {
-            pieces = pieces.saturating_add(1);
-            came(pieces);
-        }
+        let is_piece = matches!(piece, Ok(Some(_)));
         let events = piece.and_then(|piece| match piece {
             Some(piece) => Ok(splitter.push(piece)?),
             None => Ok(splitter.finish()),
         });
         match events {
             Ok(events) => {
+                if is_piece {
+                    pieces = pieces.saturating_add(1);
+                    came(pieces, &events);
+                }
                 *sent += events.len() as u64;
                 client.write(events).await?;
             }

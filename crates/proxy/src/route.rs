@@ -58,6 +58,19 @@ impl Route {
         matches!(self, Self::Chat | Self::Completions | Self::Passthrough)
     }
 
+    /// Whether a backend computes for it, and only so much at a time.
+    pub(crate) fn takes_a_place(self) -> bool {
+        matches!(
+            self,
+            Self::Chat | Self::Completions | Self::Embeddings | Self::Rerank | Self::Passthrough
+        )
+    }
+
+    /// Whether its answer is text that was generated.
+    pub(crate) fn generates(self) -> bool {
+        matches!(self, Self::Chat | Self::Completions)
+    }
+
     /// Whether a key's defaults are for it: they are parameters of completions, which others may not understand.
     pub(crate) fn has_defaults(self) -> bool {
         matches!(self, Self::Chat | Self::Completions)
@@ -69,17 +82,26 @@ impl Route {
         if self == Self::Chat { 2 } else { 1 }
     }
 
-    /// Refuses a method that the endpoint does not have. `passes_all`: what names no model has backends to go to.
+    /// The methods that it has; `None`: there is no such endpoint. `passes_all`: what names no model has backends to go
+    /// to.
+    pub(crate) fn methods(self, passes_all: bool) -> Option<&'static str> {
+        match self {
+            Self::Unknown => None,
+            Self::Models => Some("GET, HEAD"),
+            Self::Passthrough if passes_all => Some("GET, HEAD, POST, PUT, PATCH, DELETE"),
+            _ => Some("POST"),
+        }
+    }
+
+    /// Refuses a method that the endpoint does not have.
     pub(crate) fn check(self, method: &Method, passes_all: bool) -> Result<(), RequestError> {
-        let (allowed, allow) = match self {
-            Self::Unknown => return Err(RequestError::UnknownPath),
-            Self::Models => (matches!(*method, Method::GET | Method::HEAD), "GET, HEAD"),
-            Self::Passthrough if passes_all => {
-                (PASSED.contains(method), "GET, HEAD, POST, PUT, PATCH, DELETE")
-            }
+        let allow = self.methods(passes_all).ok_or(RequestError::UnknownPath)?;
+        let allowed = match self {
+            Self::Models => matches!(*method, Method::GET | Method::HEAD),
+            Self::Passthrough if passes_all => PASSED.contains(method),
             // Without a body there is no model, and without a model nobody to ask.
             Self::Passthrough if *method == Method::GET => return Err(RequestError::UnknownPath),
-            _ => (*method == Method::POST, "POST"),
+            _ => *method == Method::POST,
         };
         if allowed { Ok(()) } else { Err(RequestError::MethodNotAllowed { allow }) }
     }
@@ -172,6 +194,10 @@ mod tests {
     #[test]
     fn methods_are_checked() {
         assert!(Route::Chat.check(&Method::POST, true).is_ok());
+        assert!(matches!(
+            Route::Unknown.check(&Method::POST, true),
+            Err(RequestError::UnknownPath)
+        ));
         assert!(matches!(
             Route::Chat.check(&Method::GET, true),
             Err(RequestError::MethodNotAllowed { allow: "POST" })

@@ -1,11 +1,13 @@
-//! The traffic port: Pingora's accept loop on a listener of ours, on whichever runtime we are.
+//! The traffic port: connections are accepted here and served by [`crate::workers`], over Pingora's sessions.
 //!
-//! Pingora's `Server` is not used. It ends the process when it stops, waits a fixed time whether
-//! or not something runs, and then cuts what does. Its `Service` does neither: it accepts until it
-//! is told to stop, and what it accepted is ours to count.
+//! Neither Pingora's `Server` nor its `Service` is used. The first ends the process when it stops, waits a
+//! fixed time whether or not something runs, and then cuts what does. The second serves each connection on
+//! the runtime that accepted it, and we have several.
 
 use crate::{
+    admission::Lobby,
     app::Gateway,
+    client_stream::ClientStream,
     drain::Drain,
     keys::{Keys, KeysError},
     limits::Connections,
@@ -14,6 +16,7 @@ use crate::{
     tls::Tls,
     transform::{Transform, TransformError},
     unwritten::Noting,
+    workers::{self, Workers},
 };
 use async_trait::async_trait;
 use inferno_shared::{
@@ -23,28 +26,28 @@ use inferno_shared::{
     reload::Reloadable,
     tls::TlsError,
 };
+use nix::libc::{EMFILE, ENFILE};
 use pingora_core::{
     apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp},
-    protocols::{Stream, http::ServerSession},
-    server::{Fds, ListenFds, ShutdownWatch},
-    services::{Service as _, listening::Service},
+    protocols::{Stream, http::ServerSession, l4},
+    server::ShutdownWatch,
 };
 use std::{
-    fmt,
-    future::poll_fn,
-    io,
-    net::{SocketAddr, TcpListener},
-    os::fd::IntoRawFd,
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
+    fmt, future::poll_fn, io, net::SocketAddr, pin::pin, sync::Arc, task::Poll, time::Duration,
 };
 use tokio::{
+    net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinHandle,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
+
+/// How long an HTTP/1 connection may wait for its next request, in seconds, as Pingora counts; clients may
+/// allow less.
+const KEEP_ALIVE_S: u64 = 60;
+/// How long nothing is accepted when the system has no descriptor left for it: the connection stays in its
+/// queue, and asking again at once would find it there, and no descriptor.
+const NO_FILES_PAUSE: Duration = Duration::from_millis(100);
 
 /// The traffic port could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -77,16 +80,17 @@ pub struct TrafficServer {
     patience: Duration,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
+    workers: Workers,
     drain: Arc<Drain>,
 }
 
 impl TrafficServer {
-    /// Opens `config.listen` (port 0: any free one) and serves requests to `fleet`, on the current
-    /// runtime. What is served is counted in `metrics`.
+    /// Opens `config.listen` (port 0: any free one) and serves requests to `fleet`: accepts on the current
+    /// runtime, and serves on threads of its own. What is served is counted in `metrics`.
     ///
     /// # Errors
-    /// If the address cannot be had, a certificate, a key or the keys file not be used, or what is to be changed of
-    /// requests and answers makes no sense.
+    /// If the address or a thread cannot be had, a certificate, a key or the keys file not be used, or what is to be
+    /// changed of requests and answers makes no sense.
     ///
     /// # Panics
     /// Outside a Tokio runtime.
@@ -96,22 +100,25 @@ impl TrafficServer {
         metrics: &Arc<MetricsCollector>,
     ) -> Result<Self, TrafficError> {
         let drain = Arc::<Drain>::default();
-        let metrics = ProxyMetrics::new(metrics, Arc::clone(&fleet))?;
+        let lobby = Lobby::new(&config.limits);
+        let metrics = ProxyMetrics::new(metrics, Arc::clone(&fleet), &lobby)?;
         let secured = Secured::load(config)?;
         let transform = Transform::new(config)?;
         let connections = Connections::new(&config.limits, Arc::clone(&metrics));
         let keys = secured.keys.clone();
-        let gateway = Gateway::new(config, keys, transform, fleet, metrics, Arc::clone(&drain));
+        let gateway =
+            Gateway::new(config, keys, transform, fleet, lobby, metrics, Arc::clone(&drain));
         let gateway = Arc::new(gateway);
-        let listener = listener::bind(config.listen, "proxy.listen")?;
+        let listener = TcpListener::from_std(listener::bind(config.listen, "proxy.listen")?)?;
         let address = listener.local_addr()?;
         let (stop, stopping) = watch::channel(false);
         let patience = Duration::from_millis(config.timeouts.idle_ms);
         let tls = secured.tls.clone();
         let front_door = FrontDoor::new(gateway, tls, connections, Arc::clone(&drain), patience);
-        let accepting = tokio::spawn(accept(listener, address, front_door, stopping));
+        let workers = front_door.workers(&stopping)?;
+        let accepting = tokio::spawn(accept(listener, workers.clone(), stopping));
         let patience = Duration::from_millis(config.drain_timeout_ms);
-        Ok(Self { address, secured, patience, stop, accepting, drain })
+        Ok(Self { address, secured, patience, stop, accepting, workers, drain })
     }
 
     /// Adds to `parts` what this server reads again when told to: its certificate and the API keys.
@@ -148,10 +155,10 @@ impl TrafficServer {
         if timeout_at(deadline, all_said).await.is_ok() {
             return 0;
         }
-        let running = self.drain.requests.get();
-        self.drain.cut();
+        let (running, unread) = (self.drain.requests.get(), self.drain.connections.get());
+        drop(self.workers);
         self.drain.requests.none().await;
-        if running > 0 { running } else { self.drain.connections.get() }
+        if running > 0 { running } else { unread }
     }
 }
 
@@ -177,21 +184,24 @@ impl fmt::Debug for Secured {
     }
 }
 
-/// Accepts until `stopping`. Pingora takes the listener as one that a former process left it under
-/// that address, which is how it comes to own a socket that it did not bind.
-async fn accept(
-    listener: TcpListener,
-    address: SocketAddr,
-    front_door: FrontDoor,
-    stopping: ShutdownWatch,
-) {
-    let name = address.to_string();
-    let mut inherited = Fds::new();
-    inherited.add(name.clone(), listener.into_raw_fd());
-    let inherited: ListenFds = Arc::new(inherited.into());
-    let mut service = Service::new("traffic".into(), front_door);
-    service.add_tcp(&name);
-    service.start_service(Some(inherited), stopping, 1).await;
+/// Accepts until `stopping`.
+async fn accept(listener: TcpListener, workers: Workers, mut stopping: ShutdownWatch) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stop| *stop) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted.and_then(|(connection, _)| connection.into_std()) {
+            Ok(connection) => workers.serve(connection),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) {
+                    sleep(NO_FILES_PAUSE).await;
+                }
+            }
+        }
+    }
 }
 
 /// Lets connections in, as many as there may be, and finds out what they speak: TLS says it in its
@@ -200,8 +210,8 @@ async fn accept(
 /// Pingora looks for the HTTP/2 preface by waiting for its 24 bytes, for ever. Three tell as well,
 /// for no HTTP/1 method begins with `PRI`; and none of it may take longer than an idle connection.
 struct FrontDoor {
-    http1: Arc<Protocol>,
-    http2: Arc<Protocol>,
+    gateway: Arc<Gateway>,
+    http2: Arc<Http2>,
     tls: Option<Tls>,
     connections: Connections,
     drain: Arc<Drain>,
@@ -218,10 +228,37 @@ impl FrontDoor {
     ) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(patience);
-        let http1 = Arc::new(Protocol { gateway: Arc::clone(&gateway), options: options.clone() });
         options.h2c = true;
-        let http2 = Arc::new(Protocol { gateway, options });
-        Self { http1, http2, tls, connections, drain, patience }
+        let http2 = Arc::new(Http2 { gateway: Arc::clone(&gateway), options });
+        Self { gateway, http2, tls, connections, drain, patience }
+    }
+
+    /// Threads that stand behind it until `stopping`.
+    fn workers(self, stopping: &ShutdownWatch) -> io::Result<Workers> {
+        let (own, stopping) = (Arc::new(self), stopping.clone());
+        Workers::start(workers::count(), move |connection| {
+            let (own, stopping) = (Arc::clone(&own), stopping.clone());
+            async move { own.serve(connection, &stopping).await }
+        })
+    }
+
+    /// Serves one connection to its end.
+    async fn serve(&self, connection: TcpStream, stopping: &ShutdownWatch) {
+        let Some(_place) = self.connections.admit() else { return };
+        // Answers come in small pieces that must not wait for each other (Nagle). It cannot fail on an open socket.
+        let _ = connection.set_nodelay(true);
+        let stream: Stream = Box::new(l4::stream::Stream::from(connection));
+        let mut stop = stopping.clone();
+        let opened = tokio::select! {
+            biased;
+            opened = tokio::time::timeout(self.patience, self.open(stream)) => opened.ok().flatten(),
+            _ = stop.wait_for(|stop| *stop) => None,
+        };
+        match opened {
+            Some((stream, true)) => self.serve_http2(stream, stopping).await,
+            Some((stream, false)) => self.serve_http1(stream, stopping).await,
+            None => {}
+        }
     }
 
     /// The connection as requests come over it, and whether they come by HTTP/2. None: nothing that
@@ -232,6 +269,20 @@ impl FrontDoor {
             None => {
                 let http2 = speaks_http2(&mut stream).await.ok()?;
                 Some((stream, http2))
+            }
+        }
+    }
+
+    /// Serves one HTTP/1 request after another. Pingora would do the same, with a future on the heap for
+    /// each, into which the session is moved.
+    async fn serve_http1(&self, stream: Stream, stopping: &ShutdownWatch) {
+        let mut session = ServerSession::new_http1(Box::new(ClientStream::new(stream)));
+        session.set_keepalive((!*stopping.borrow()).then_some(KEEP_ALIVE_S));
+        while let Some(reused) = self.gateway.serve(session, stopping).await {
+            let (stream, settings) = reused.consume();
+            session = ServerSession::new_http1(stream);
+            if let Some(settings) = settings {
+                settings.apply_to_session(&mut session);
             }
         }
     }
@@ -280,36 +331,14 @@ async fn speaks_http2(stream: &mut Stream) -> io::Result<bool> {
     stream.try_peek(&mut [0; PREFACE.len()]).await
 }
 
-#[async_trait]
-impl ServerApp for FrontDoor {
-    async fn process_new(
-        self: &Arc<Self>,
-        stream: Stream,
-        stopping: &ShutdownWatch,
-    ) -> Option<Stream> {
-        let _place = self.connections.admit()?;
-        let mut stop = stopping.clone();
-        let (stream, http2) = tokio::select! {
-            biased;
-            opened = tokio::time::timeout(self.patience, self.open(stream)) => opened.ok()??,
-            _ = stop.wait_for(|stop| *stop) => return None,
-        };
-        if !http2 {
-            return self.http1.process_new(stream, stopping).await;
-        }
-        self.serve_http2(stream, stopping).await;
-        None
-    }
-}
-
-/// The gateway on connections of one protocol.
-struct Protocol {
+/// The gateway on HTTP/2 connections, which Pingora tells apart into requests.
+struct Http2 {
     gateway: Arc<Gateway>,
     options: HttpServerOptions,
 }
 
 #[async_trait]
-impl HttpServerApp for Protocol {
+impl HttpServerApp for Http2 {
     async fn process_new_http(
         self: &Arc<Self>,
         session: ServerSession,

@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use inferno_proxy::keys::{self, Created, KeyEntry, KeyState, KeysFile, NewKey, Timestamp};
 use inferno_proxy::transform::Defaults;
-use inferno_shared::config::{Config, ConfigArgs};
+use inferno_shared::config::{Config, ConfigArgs, KeyLimits};
 use serde_json::{Map, Value, json};
 
 use crate::console::{BAD, BOLD, DIM, GOOD, Styled, WARN, harmless, note, print};
@@ -16,6 +16,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   inferno key create 'mobile app' --file /etc/inferno/keys.toml
   inferno key create ci --models smollm2-135m-instruct --expires 90d
+  inferno key create free --concurrency-max 2 --tokens-per-minute 20000
   inferno key create bob > bob.key          the key alone is on standard output
   inferno key create trial --default max_tokens=256 --default temperature=0.2
   inferno key list
@@ -61,6 +62,15 @@ pub(crate) struct CreateArgs {
     /// It may ask what routing does with its requests, by the header x-inferno-explain: 1
     #[arg(long)]
     explain: bool,
+    /// Requests it may have in progress at once; proxy.key_limits.concurrency_max if left out
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    concurrency_max: Option<u64>,
+    /// Requests it may send within a minute; proxy.key_limits.requests_per_minute if left out
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    requests_per_minute: Option<u64>,
+    /// Tokens it may take within a minute; proxy.key_limits.tokens_per_minute if left out
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    tokens_per_minute: Option<u64>,
     /// A field for its requests that do not have it: max_tokens=256; may be repeated
     #[arg(long = "default", value_name = "FIELD")]
     defaults: Vec<String>,
@@ -93,11 +103,16 @@ fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
     let path = args.file.path()?;
     let models = (!args.models.is_empty()).then_some(args.models);
     let CreateArgs { name, expires, priority, explain, .. } = args;
+    let limits = KeyLimits {
+        concurrency_max: args.concurrency_max,
+        requests_per_minute: args.requests_per_minute,
+        tokens_per_minute: args.tokens_per_minute,
+    };
     let mut defaults = Defaults::default();
     for pair in &args.defaults {
         defaults.add_pair(pair).map_err(|why| anyhow!("--default {pair}: {why}"))?;
     }
-    let new = NewKey { name, models, expires, priority, explain, defaults };
+    let new = NewKey { name, models, expires, priority, explain, limits, defaults };
     let Created { key, entry, new_pepper } = keys::create(&path, new, Timestamp::now())?;
     if args.file.json {
         let mut object = object(&entry);
@@ -172,6 +187,7 @@ fn line(key: &KeyEntry, names: usize, now: Timestamp) -> String {
         priority => format!("{models}, priority {priority}"),
     };
     let models = if key.explain { format!("{models}, explain") } else { models };
+    let models = limits(&key.limits).fold(models, |told, limit| format!("{told}, {limit}"));
     let models = match key.defaults.is_empty() {
         true => models,
         false => format!("{models}, defaults {}", key.defaults),
@@ -179,6 +195,18 @@ fn line(key: &KeyEntry, names: usize, now: Timestamp) -> String {
     let (id, created) = (Styled(BOLD, key.id), key.created);
     let name = harmless(&key.name);
     format!("{id}  {name:<names$}  made {created}  {state}  {}", Styled(DIM, harmless(&models)))
+}
+
+/// The limits of its own in words.
+fn limits(limits: &KeyLimits) -> impl Iterator<Item = String> + use<> {
+    let told = |limit: Option<u64>, of: &'static str| limit.map(|limit| format!("{limit} {of}"));
+    [
+        told(limits.concurrency_max, "at once"),
+        told(limits.requests_per_minute, "requests a minute"),
+        told(limits.tokens_per_minute, "tokens a minute"),
+    ]
+    .into_iter()
+    .flatten()
 }
 
 fn object(key: &KeyEntry) -> Value {
@@ -197,6 +225,7 @@ fn object(key: &KeyEntry) -> Value {
         "models": key.models,
         "priority": key.priority,
         "explain": key.explain,
+        "limits": key.limits,
         "defaults": key.defaults.iter().map(|(name, value)| (name.to_owned(), value.clone())).collect::<Map<_, _>>(),
     })
 }

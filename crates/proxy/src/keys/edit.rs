@@ -2,11 +2,14 @@
 
 use super::{
     ApiKey, KeyEntry, KeyId, KeysError, KeysFile, Timestamp,
-    file::{KEYS_MAX, check_models, check_name},
+    file::{
+        CONCURRENCY_MAX, KEYS_MAX, REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE, check_models, check_name,
+    },
     pepper::{Pepper, hex},
     private::{Folder, resolved},
 };
 use crate::transform::Defaults;
+use inferno_shared::config::KeyLimits;
 use serde_json::Value;
 use std::{
     fs,
@@ -27,6 +30,8 @@ pub struct NewKey {
     pub priority: i32,
     /// Whether routing is explained to it.
     pub explain: bool,
+    /// How much of everything it may.
+    pub limits: KeyLimits,
     /// Fields for its requests that do not have them.
     pub defaults: Defaults,
 }
@@ -63,18 +68,18 @@ pub fn create(path: &Path, new: NewKey, now: Timestamp) -> Result<Created, KeysE
     let id = free_id(&file)?;
     let key = ApiKey::random(id)?;
     let digest = pepper.digest(key.expose().as_bytes());
-    let NewKey { name, models, expires, priority, explain, defaults } = new;
-    let (created, revoked) = (now, None);
+    let NewKey { name, models, expires, priority, explain, limits, defaults } = new;
     let entry = KeyEntry {
         id,
         name,
         digest,
-        created,
+        created: now,
         expires,
-        revoked,
+        revoked: None,
         models,
         priority,
         explain,
+        limits,
         defaults,
     };
     change(&folder, path, &text, |keys| {
@@ -210,6 +215,16 @@ fn table(entry: &KeyEntry) -> Table {
     if entry.explain {
         table.insert("explain", value(true));
     }
+    let limits = [
+        (CONCURRENCY_MAX, entry.limits.concurrency_max),
+        (REQUESTS_PER_MINUTE, entry.limits.requests_per_minute),
+        (TOKENS_PER_MINUTE, entry.limits.tokens_per_minute),
+    ];
+    for (field, limit) in limits {
+        if let Some(limit) = limit.and_then(|limit| i64::try_from(limit).ok()) {
+            table.insert(field, value(limit));
+        }
+    }
     if !entry.defaults.is_empty() {
         let fields = entry.defaults.iter().map(|(name, value)| (name, toml(value)));
         table.insert("defaults", value(fields.collect::<InlineTable>()));
@@ -266,6 +281,11 @@ mod tests {
             expires: Some(Timestamp::from_unix(NOW + 60)),
             priority: 7,
             explain: true,
+            limits: KeyLimits {
+                concurrency_max: Some(2),
+                requests_per_minute: None,
+                tokens_per_minute: Some(9_000),
+            },
             ..named("mobile app")
         };
         let created = create(&path, new, now).expect("created");

@@ -8,7 +8,7 @@ use super::{
     private,
 };
 use crate::transform::Defaults;
-use inferno_shared::config::nearest_hint;
+use inferno_shared::config::{KeyLimits, nearest_hint};
 use serde_json::Value;
 use std::{
     collections::HashMap,
@@ -29,7 +29,7 @@ const MODEL_BYTES_MAX: usize = 256;
 
 /// The fields of the file, and of each key in it.
 const FIELDS: [&str; 3] = ["pepper_file", "pepper_check", "key"];
-const KEY_FIELDS: [&str; 10] = [
+const KEY_FIELDS: [&str; 13] = [
     "id",
     "name",
     "hmac_sha256",
@@ -39,8 +39,14 @@ const KEY_FIELDS: [&str; 10] = [
     "models",
     "priority",
     "explain",
+    CONCURRENCY_MAX,
+    REQUESTS_PER_MINUTE,
+    TOKENS_PER_MINUTE,
     "defaults",
 ];
+pub(super) const CONCURRENCY_MAX: &str = "concurrency_max";
+pub(super) const REQUESTS_PER_MINUTE: &str = "requests_per_minute";
+pub(super) const TOKENS_PER_MINUTE: &str = "tokens_per_minute";
 /// The priorities that a key may have.
 pub const PRIORITIES: RangeInclusive<i32> = -100..=100;
 
@@ -65,6 +71,8 @@ pub struct KeyEntry {
     pub priority: i32,
     /// Whether it may have its requests' routing explained.
     pub explain: bool,
+    /// How much of everything it may; where nothing is said, `proxy.key_limits.*` decides.
+    pub limits: KeyLimits,
     /// Fields for its requests that do not have them.
     pub defaults: Defaults,
 }
@@ -233,6 +241,11 @@ impl Reader<'_> {
             models: self.models(table)?,
             priority: self.priority(table)?,
             explain: self.explain(table)?,
+            limits: KeyLimits {
+                concurrency_max: self.limit(table, CONCURRENCY_MAX)?,
+                requests_per_minute: self.limit(table, REQUESTS_PER_MINUTE)?,
+                tokens_per_minute: self.limit(table, TOKENS_PER_MINUTE)?,
+            },
             defaults: self.defaults(table)?,
         })
     }
@@ -251,6 +264,14 @@ impl Reader<'_> {
         const FIELD: &str = "explain";
         let Some(item) = table.get(FIELD) else { return Ok(false) };
         item.as_bool().ok_or_else(|| self.wrong_field(table, FIELD, "is not true or false"))
+    }
+
+    fn limit(&self, table: &Table, field: &str) -> Result<Option<u64>, KeysError> {
+        let Some(item) = table.get(field) else { return Ok(None) };
+        let number = item.as_integer().and_then(|number| u64::try_from(number).ok());
+        let number = number.filter(|&number| number > 0);
+        let wrong = || self.wrong_field(table, field, "is not a whole number, at least 1");
+        number.map(Some).ok_or_else(wrong)
     }
 
     fn defaults(&self, table: &Table) -> Result<Defaults, KeysError> {
@@ -351,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_file_says_who_may_what() {
-        let more = "expires = 2027-01-31\nrevoked = 2026-12-01T00:00:00+01:00\nmodels = [\"m\", \"org/n\"]\npriority = -5\nexplain = true\ndefaults = { max_tokens = 256, top_p = 0.5, user = \"u\", logprobs = true }\n";
+        let more = "expires = 2027-01-31\nrevoked = 2026-12-01T00:00:00+01:00\nmodels = [\"m\", \"org/n\"]\npriority = -5\nexplain = true\nconcurrency_max = 2\nrequests_per_minute = 60\ntokens_per_minute = 9000\ndefaults = { max_tokens = 256, top_p = 0.5, user = \"u\", logprobs = true }\n";
         let file = parse(&format!("# ours\n{HEAD}{}", key(more))).expect("valid");
         assert_eq!(file.pepper_file, Path::new("/etc/inferno/p"));
         let [key] = file.keys.as_slice() else { panic!("one key") };
@@ -362,6 +383,9 @@ mod tests {
         assert_eq!(key.revoked.map(|at| at.to_string()).as_deref(), Some("2026-11-30T23:00:00Z"));
         assert_eq!(key.models.as_deref(), Some(&["m".to_owned(), "org/n".to_owned()][..]));
         assert_eq!((key.priority, key.explain), (-5, true));
+        let limits = &key.limits;
+        assert_eq!((limits.concurrency_max, limits.requests_per_minute), (Some(2), Some(60)));
+        assert_eq!(limits.tokens_per_minute, Some(9_000));
         let defaults = "max_tokens=256 top_p=0.5 user=\"u\" logprobs=true";
         assert_eq!(key.defaults.to_string(), defaults);
         let table = "[key.defaults]\nmax_tokens = 256";

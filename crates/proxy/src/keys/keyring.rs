@@ -3,6 +3,7 @@
 use super::{KeyEntry, KeyId, KeyState, KeysError, KeysFile, Timestamp, pepper::Pepper};
 use crate::transform::Defaults;
 use arc_swap::ArcSwap;
+use inferno_shared::config::KeyLimits;
 use std::{
     collections::HashMap,
     fmt,
@@ -113,6 +114,11 @@ impl Holder {
     /// Whose requests are computed first.
     pub(crate) fn priority(&self) -> i32 {
         self.entry.priority
+    }
+
+    /// The limits of its own.
+    pub(crate) fn limits(&self) -> KeyLimits {
+        self.entry.limits.clone()
     }
 
     /// Whether routing is explained to it.

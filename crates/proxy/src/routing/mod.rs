@@ -19,6 +19,7 @@ use inferno_shared::{
     registration::registry::Registry,
 };
 use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 use least_outstanding::LeastOutstanding;
 use power_of_two::PowerOfTwo;
@@ -190,6 +191,9 @@ pub trait Fleet: Send + Sync {
     /// The members now. Must not block: it is asked for each request.
     fn snapshot(&self) -> Arc<Snapshot>;
 
+    /// Changes whenever the members do.
+    fn changes(&self) -> watch::Receiver<u64>;
+
     /// Nobody listened at the address of that incarnation.
     fn report_connect_refused(&self, id: &str, generation: Generation);
 }
@@ -197,6 +201,10 @@ pub trait Fleet: Send + Sync {
 impl Fleet for Registry {
     fn snapshot(&self) -> Arc<Snapshot> {
         Self::snapshot(self)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        Self::changes(self)
     }
 
     fn report_connect_refused(&self, id: &str, generation: Generation) {

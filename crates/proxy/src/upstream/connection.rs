@@ -4,7 +4,8 @@ use super::{ResponseHead, UpstreamError, head};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method};
 use inferno_shared::telemetry::trace_context::TRACEPARENT;
-use std::{io, net::SocketAddr, time::Duration};
+use nix::errno::Errno;
+use std::{future::poll_fn, io, net::SocketAddr, pin::pin, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -102,6 +103,11 @@ impl Connection {
         error.is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// [`Self::is_quiet`], asked of the system: the runtime learns of what arrived only between two turns.
+    pub(crate) fn is_surely_quiet(&self) -> bool {
+        matches!(nix::unistd::read(&self.stream, &mut [0; 1]), Err(Errno::EAGAIN))
+    }
+
     /// Sends `request` with the node's own `fields`, and reads the answer's head within `patience`.
     pub(crate) async fn exchange(
         mut self,
@@ -166,6 +172,18 @@ impl Connection {
             _ => Ok(()),
         }
     }
+
+    /// [`Self::read`], without room for what may be long in coming: most of what an idle stream would occupy.
+    async fn read_in_time(&mut self) -> io::Result<()> {
+        poll_fn(|context| {
+            let read = pin!(self.read()).poll(context);
+            if read.is_pending() && self.input.is_empty() {
+                self.input = BytesMut::new();
+            }
+            read
+        })
+        .await
+    }
 }
 
 /// An answer whose head was read.
@@ -187,7 +205,7 @@ impl Response {
             if self.head.body.is_done() {
                 return Ok(None);
             }
-            let read = timeout_at(deadline, self.connection.read()).await;
+            let read = timeout_at(deadline, self.connection.read_in_time()).await;
             match read.map_err(|_| UpstreamError::IdleTimeout)? {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {

@@ -1,6 +1,8 @@
-//! Idle connections, by incarnation of a backend.
+//! Idle connections, by incarnation of a backend, each with the worker that used it: the runtime of
+//! that thread is the one that watches its socket.
 
 use super::Connection;
+use crate::workers;
 use inferno_shared::membership::{Generation, NodeView, Snapshot};
 use std::{
     collections::{HashMap, HashSet},
@@ -9,11 +11,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Most idle connections kept to one incarnation. Beyond what is in flight at once they are waste.
-const IDLE_PER_NODE_MAX: usize = 128;
+/// Most idle connections that a worker keeps to one incarnation. Beyond what is in flight at once they are waste;
+/// below it, connections are made all the time.
+const IDLE_PER_NODE_MAX: usize = 1024;
 /// How long a connection may lie idle. Shorter than servers usually allow, so that it is we who
 /// close it, rather than the backend in the moment we reuse it.
 const IDLE_MAX: Duration = Duration::from_secs(30);
+/// The same before a request that may not be sent twice. No server that keeps connections closes one so
+/// soon, so that only a backend that ends just then loses the request; it would lose one on a new connection
+/// as well.
+const FRESH_MAX: Duration = Duration::from_secs(1);
 
 /// A backend process: a restarted one is another, and gets no connection of the former.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,9 +41,15 @@ struct Idle {
 }
 
 /// Connections whose last exchange left them usable.
-#[derive(Default)]
 pub(crate) struct Pool {
-    state: Mutex<State>,
+    /// One for each worker, which no other takes.
+    states: Box<[Mutex<State>]>,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { states: (0..workers::count()).map(|_| Mutex::default()).collect() }
+    }
 }
 
 #[derive(Default)]
@@ -47,17 +60,24 @@ struct State {
 }
 
 impl Pool {
-    /// The connection to `node` used last, if one is idle and still open.
-    pub(crate) fn take(&self, node: &Incarnation) -> Option<Connection> {
+    /// The connection to `node` used last, if one is idle and still open. Where that is found out too late,
+    /// another is tried if `replayable`; else the connection has to be sure.
+    pub(crate) fn take(&self, node: &Incarnation, replayable: bool) -> Option<Connection> {
         let now = Instant::now();
         let mut state = self.lock();
         let idle = state.idle.get_mut(node)?;
-        while let Some(Idle { connection, since }) = idle.pop() {
-            if now.duration_since(since) < IDLE_MAX && connection.is_quiet() {
+        loop {
+            let age = now.duration_since(idle.last()?.since);
+            if !replayable && age >= FRESH_MAX {
+                return None;
+            }
+            let connection = idle.pop()?.connection;
+            let is_quiet =
+                if replayable { connection.is_quiet() } else { connection.is_surely_quiet() };
+            if age < IDLE_MAX && is_quiet {
                 return Some(connection);
             }
         }
-        None
     }
 
     /// Keeps `connection` for the next request to `node`.
@@ -88,6 +108,7 @@ impl Pool {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere cannot leave a map of sockets half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let state = &self.states[workers::number() % self.states.len()];
+        state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

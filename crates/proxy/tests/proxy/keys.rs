@@ -7,18 +7,18 @@ use proptest::prelude::*;
 use std::{path::PathBuf, sync::Arc};
 
 /// A keys file in a folder of its own.
-struct Keys {
+pub struct Keys {
     folder: tempfile::TempDir,
 }
 
 impl Keys {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let keys = Self { folder: tempfile::tempdir().unwrap() };
         keys.add("first", None, None);
         keys
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.folder.path().join("keys.toml")
     }
 

@@ -3,17 +3,23 @@
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod admission;
 mod bodies;
 mod cancellation;
+mod chaos;
+mod cors;
 mod draining;
 mod errors;
 mod http;
 mod http2;
 mod keys;
 mod limits;
+mod pains;
 mod passthrough;
 mod retry;
 mod routing;
+mod slow;
+mod smuggling;
 mod streaming;
 mod support;
 mod tls;

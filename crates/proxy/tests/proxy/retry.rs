@@ -108,17 +108,17 @@ async fn a_request_that_kills_backends_does_not_go_round_the_fleet() {
     let backends =
         [Backend::start("a").await, Backend::start("b").await, Backend::start("c").await];
     let proxy = in_turn(backends.iter().map(|backend| Arc::clone(&backend.node)).collect());
-    // Each keeps a connection, so that its death looks like a stale connection at first.
-    let mut kept = Vec::new();
+    // Each keeps a connection for this client, so that its death looks like a stale connection at first.
+    let (mut client, mut kept) = (proxy.connect().await, Vec::new());
     for backend in backends {
-        let mut client = proxy.send(chat("").as_bytes()).await;
+        client.say(chat("")).await;
         let (mut wire, _) = backend.receive().await;
         wire.say(ok("{}")).await;
         client.message().await;
         proxy.settled().await;
         kept.push((backend, wire));
     }
-    let mut client = proxy.send(chat(r#","poison":1"#).as_bytes()).await;
+    client.say(chat(r#","poison":1"#)).await;
     for _ in 0..2 {
         let (bitten, _) = within("a victim", next_of(&mut kept)).await;
         kept.remove(bitten);
@@ -398,4 +398,29 @@ async fn refused_without_budget(budget: f64) -> usize {
         assert!((10..=free).contains(&retries), "{retries} retries, {free} free");
     }
     told
+}
+
+#[tokio::test]
+async fn a_request_that_is_sent_once_takes_only_a_connection_that_is_sure() {
+    let (proxy, backend) = Proxy::with_backend().await;
+    let once = post("/v1/audio/speech", r#"{"model":"m"}"#);
+    let mut client = proxy.connect().await;
+    client.say(&once).await;
+    let (mut upstream, _) = backend.receive().await;
+    // Used a moment ago: used again.
+    for _ in 0..3 {
+        upstream.say(ok("{}")).await;
+        assert_eq!(client.message().await.status(), 200);
+        client.say(&once).await;
+        upstream.message().await;
+    }
+    upstream.say(ok("{}")).await;
+    client.message().await;
+    // Closed meanwhile: seen before anything is sent on it.
+    drop(upstream);
+    client.say(&once).await;
+    let (upstream, _) = backend.receive().await;
+    // Dies with the request: neither this one is asked again nor another.
+    drop(upstream);
+    assert_eq!(client.message().await.code(), "backend_lost");
 }

@@ -21,6 +21,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::watch,
     time::timeout,
 };
 
@@ -36,12 +37,17 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 #[derive(Default)]
 pub struct Members {
     snapshot: Mutex<Arc<Snapshot>>,
+    changes: watch::Sender<u64>,
     refused: Mutex<Vec<String>>,
 }
 
 impl Fleet for Members {
     fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.lock().unwrap())
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     fn report_connect_refused(&self, id: &str, _: Generation) {
@@ -53,6 +59,7 @@ impl Members {
     pub fn set(&self, nodes: Vec<Arc<NodeView>>) {
         let mut snapshot = self.snapshot.lock().unwrap();
         *snapshot = Arc::new(Snapshot::new(snapshot.version + 1, nodes));
+        self.changes.send_replace(snapshot.version);
     }
 
     pub fn refused(&self) -> Vec<String> {
@@ -158,6 +165,15 @@ impl Backend {
         (wire, request)
     }
 
+    /// The connection on which the next request came: `last`, or a new one, as another of the proxy's threads has its
+    /// own.
+    pub async fn next(&self, mut last: Wire) -> Wire {
+        tokio::select! {
+            _ = last.message() => last,
+            (new, _) = self.receive() => new,
+        }
+    }
+
     pub fn in_flight(&self) -> u32 {
         self.node.load.in_flight()
     }
@@ -222,6 +238,12 @@ impl Wire {
         message
     }
 
+    /// The next message, if the connection goes on.
+    pub async fn next_message(&mut self) -> Option<Message> {
+        let is_there = !self.input.is_empty() || self.more().await;
+        if is_there { Some(self.message().await) } else { None }
+    }
+
     pub async fn head(&mut self) -> Message {
         let head = String::from_utf8(self.through(b"\r\n\r\n").await).unwrap();
         let mut lines = head.trim_end().split("\r\n");
@@ -250,6 +272,16 @@ impl Wire {
             assert!(self.more().await, "the connection ended within {length} bytes");
         }
         self.input.drain(..length).collect()
+    }
+
+    /// As [`Wire::exactly`], from a peer that may end the connection; none, if it did.
+    pub async fn try_exactly(&mut self, length: usize) -> Option<Vec<u8>> {
+        while self.input.len() < length {
+            if !self.more().await {
+                return None;
+            }
+        }
+        Some(self.input.drain(..length).collect())
     }
 
     async fn through(&mut self, end: &[u8]) -> Vec<u8> {

@@ -28,14 +28,18 @@ async fn a_proxy_without_backends_is_healthy_and_keeps_its_ports_apart() {
     assert_eq!(ask(traffic, "GET /health HTTP/1.1\r\nhost: o\r\n\r\n").await.status(), 404);
     assert_eq!(ask(operations, &chat("")).await.status(), 404);
     assert_eq!(ask(traffic, &chat("")).await.code(), "no_backends");
-    let text = ask(operations, "GET /telemetry HTTP/1.1\r\nhost: o\r\n\r\n").await;
-    let text = String::from_utf8(text.body).unwrap();
-    assert!(
-        text.contains(
-            r#"inferno_proxy_requests_total{model="",route="chat_completions",status="503"} 1"#
-        ),
-        "{text}"
-    );
+    let counted =
+        r#"inferno_proxy_requests_total{model="",route="chat_completions",status="503"} 1"#;
+    // It is counted when it is over, which is shortly after its client had the answer.
+    within("the request to be counted", async {
+        loop {
+            let text = ask(operations, "GET /telemetry HTTP/1.1\r\nhost: o\r\n\r\n").await;
+            if String::from_utf8(text.body).unwrap().contains(counted) {
+                break;
+            }
+        }
+    })
+    .await;
     let vitals = ask(operations, "GET /metrics HTTP/1.1\r\nhost: o\r\n\r\n").await.json();
     assert_eq!(
         (vitals["service"].as_str(), vitals["backoff_requests"].as_u64()),

@@ -6,8 +6,8 @@
 use super::kind::{
     Kind::{
         self, Address, Alias, Boolean, Bytes, Choice, Count, Device, HeaderField, HeaderName, Host,
-        List, LogFilter, Milliseconds, Network, NodeId, Operations, Path, Ratio, Rewrite, Secret,
-        Text, Url,
+        List, LogFilter, Milliseconds, Network, NodeId, Operations, Origin, Path, Ratio, Rewrite,
+        Secret, Text, Url,
     },
     Range, none,
 };
@@ -92,7 +92,11 @@ const fn key(name: &'static str, kind: Kind, about: &'static str) -> Key {
 const AT_LEAST_1: Range = Range::from(1);
 /// Far more than one process can hold open.
 const OPEN: Range = Range::between(1, 1_000_000);
+/// As [`OPEN`], or none at all.
+const OPEN_OR_NONE: Range = Range::between(0, 1_000_000);
 const ANY: Range = Range::from(0);
+/// Up to a day: no browser remembers for longer.
+const DAY_S: Range = Range::between(0, 86_400);
 /// A shorter lease would be renewed without end.
 const LEASE_MS: Range = Range::from(1_000);
 /// Most of `backend.max_concurrency`: a step of the engine has no room for more sequences.
@@ -281,6 +285,50 @@ pub const KEYS: &[Key] = &[
          file descriptor, and each request in progress another: the proxy raises its limit on them as \
          far as the system lets it, and warns where that is not enough.",
     ),
+    key(
+        "proxy.limits.concurrency_max",
+        Count(OPEN),
+        "Requests with backends at once, all models together; further ones wait.",
+    )
+    .or("no limit but each model's: as many as its backends compute together (backend.max_concurrency), if all of them tell"),
+    key(
+        "proxy.limits.queue_max",
+        Count(OPEN_OR_NONE),
+        "Requests that may wait for a backend. When one more comes, the key with the most waiting loses its newest: 503 `queue_full`.",
+    ),
+    key(
+        "proxy.limits.queue_timeout_ms",
+        Milliseconds(AT_LEAST_1),
+        "How long a request may wait for a backend; then 503 `queue_timeout`.",
+    ),
+    key(
+        "proxy.limits.divide_among_proxies",
+        Boolean,
+        "true: proxy.limits.concurrency_max, proxy.key_limits.* and the limits of keys are those of all proxies together, of which each grants its share. false: each grants all of them.",
+    ),
+    key(
+        "proxy.limits.answer_tokens_assumed",
+        Count(AT_LEAST_1),
+        "Tokens reserved for the answer to a request that sets no max_tokens.",
+    ),
+    key(
+        "proxy.key_limits.concurrency_max",
+        Count(AT_LEAST_1),
+        "Requests in progress at once, the waiting among them; 429 `concurrency_limit_exceeded` above.",
+    )
+    .or("no limit"),
+    key(
+        "proxy.key_limits.requests_per_minute",
+        Count(AT_LEAST_1),
+        "Requests within any minute; 429 `rate_limit_exceeded` above.",
+    )
+    .or("no limit"),
+    key(
+        "proxy.key_limits.tokens_per_minute",
+        Count(AT_LEAST_1),
+        "Tokens of prompts and answers within any minute: those of the longest answer that a request allows are reserved when it comes, those not used come back when it ends; 429 `rate_limit_exceeded` above.",
+    )
+    .or("no limit"),
     key("proxy.timeouts.connect_ms", Milliseconds(AT_LEAST_1), "To connect to a backend."),
     key(
         "proxy.timeouts.first_byte_ms",
@@ -346,6 +394,34 @@ pub const KEYS: &[Key] = &[
         "Certificates in PEM, one of which must have signed a client's certificate.",
     )
     .or("none: clients need no certificate"),
+    key(
+        "proxy.cors.allow_origins",
+        List(&Origin),
+        "The web pages that may call the API from a browser, by their origins, or `*` for all. Empty: none, and no \
+         answer has a CORS header. It says which pages browsers let in, and is no protection: that is what keys are.",
+    ),
+    key(
+        "proxy.cors.allow_headers",
+        List(&HeaderName),
+        "The header fields that those pages may send, besides the few that need no leave; `*`: whichever they ask \
+         for, `authorization` among them.",
+    ),
+    key(
+        "proxy.cors.expose_headers",
+        List(&HeaderName),
+        "The header fields of answers that those pages may read, besides the few that need no leave.",
+    ),
+    key(
+        "proxy.cors.max_age_s",
+        Count(DAY_S),
+        "For how long a browser may remember what it was told before it asks again, in seconds.",
+    ),
+    key(
+        "proxy.cors.allow_credentials",
+        Boolean,
+        "Pages may let the browser add cookies and client certificates. API keys in `authorization` do not need it. \
+         Not with the origin `*`.",
+    ),
     key(
         "proxy.drain_timeout_ms",
         Milliseconds(ANY),
@@ -423,10 +499,15 @@ pub(super) const TABLES: &[(&str, &str)] = &[
         "proxy.headers",
         "Which header fields are changed on their way. docs/transformation.md says which may not be.",
     ),
-    ("proxy.limits", "How much the proxy holds open at once."),
+    ("proxy.limits", "How much the proxy holds open at once, and how much of it may wait."),
+    (
+        "proxy.key_limits",
+        "What each API key may that has no limit of its own (`inferno key create`); without keys, what all clients may together.",
+    ),
     ("proxy.timeouts", "The proxy's patience at each stage of a request."),
     ("proxy.retry", "When the proxy asks another backend: never after a byte of an answer came."),
     ("proxy.tls", "TLS between clients and the proxy."),
+    ("proxy.cors", "Which web pages may call the API from a browser (CORS)."),
     ("backend", "The backend's inference side. A proxy ignores it."),
 ];
 

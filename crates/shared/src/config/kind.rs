@@ -28,6 +28,8 @@ pub enum Kind {
     NodeId,
     /// The name of a header field.
     HeaderName,
+    /// The origin of a web page, `https://app.example`, or `*`.
+    Origin,
     /// `NAME: VALUE`
     HeaderField,
     /// `ALIAS=MODEL`
@@ -118,6 +120,7 @@ impl Kind {
             Self::Network => "a network (CIDR)".into(),
             Self::NodeId => "1-128 of A-Z a-z 0-9 . _ -".into(),
             Self::HeaderName => "the name of a header field".into(),
+            Self::Origin => "an origin as browsers write it, or *".into(),
             Self::HeaderField => "NAME: VALUE".into(),
             Self::Alias => "ALIAS=MODEL".into(),
             Self::Rewrite => "/FROM => /TO".into(),
@@ -193,6 +196,7 @@ impl Kind {
             Self::Rewrite => return text.parse::<transform::Rewrite>().map(drop),
             Self::Device => text.parse::<super::Device>().is_ok(),
             Self::Url => return check_url(text),
+            Self::Origin => return check_origin(text),
             Self::Choice(words) => return check_choice(text, words),
             Self::LogFilter => return check_filter(text),
             _ => true,
@@ -215,6 +219,7 @@ impl Kind {
             Self::Alias => transform::Alias::EXAMPLE.into(),
             Self::Rewrite => transform::Rewrite::EXAMPLE.into(),
             Self::LogFilter => "a level in quotes".into(),
+            Self::Origin => "an origin, e.g. \"https://app.example\"".into(),
             Self::Device => "a device: \"auto\", \"cpu\" or \"cuda:N\"".into(),
             Self::Choice(words) => one_of(words),
             Self::Ratio => "a number from 0 to 1".into(),
@@ -281,6 +286,39 @@ fn check_url(text: &str) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// An origin is compared byte by byte with what browsers send (RFC 6454 §6.2): what they never send would match nothing,
+/// in silence.
+fn check_origin(text: &str) -> Result<(), String> {
+    if text == "*" {
+        return Ok(());
+    }
+    let wrong = || format!("`{text}` is not {}", Kind::Origin.example());
+    let (scheme, host) = text.split_once("://").ok_or_else(wrong)?;
+    let of_scheme = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c);
+    let of_host = |c: char| c.is_ascii_graphic() && !"/?#@,\\\"*".contains(c);
+    if !scheme.starts_with(|c: char| c.is_ascii_lowercase()) || !scheme.chars().all(of_scheme) {
+        return Err(wrong());
+    }
+    if host.ends_with('/') {
+        return Err(format!("`{text}` is more than an origin: leave out the `/` at its end"));
+    }
+    if host.chars().any(|c| c.is_ascii_uppercase()) {
+        return Err(format!("`{text}` must be in lower case, as browsers send it"));
+    }
+    if host.is_empty() || !host.chars().all(of_host) {
+        return Err(wrong());
+    }
+    let default_port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return Ok(()),
+    };
+    if host.ends_with(default_port) {
+        return Err(format!("`{text}`: browsers leave out the port {}", &default_port[1..]));
+    }
+    Ok(())
 }
 
 fn parse_switch(text: &str) -> Result<bool, String> {

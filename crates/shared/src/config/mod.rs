@@ -29,8 +29,8 @@ pub use problem::{ConfigError, Problem};
 pub use reference::reference;
 pub use sample::sample;
 pub use schema::{
-    BackendConfig, Config, HealthConfig, LogConfig, LogFormat, NodeConfig, Notices,
-    OperationsConfig, OtlpConfig, ProxyConfig, ProxyHeaders, ProxyLimits, ProxyRetry,
+    BackendConfig, Config, HealthConfig, KeyLimits, LogConfig, LogFormat, NodeConfig, Notices,
+    OperationsConfig, OtlpConfig, ProxyConfig, ProxyCors, ProxyHeaders, ProxyLimits, ProxyRetry,
     ProxyTimeouts, ProxyTls, RegistrationConfig, RoutingConfig, RoutingPolicy, TelemetryConfig,
     TlsConfig,
 };

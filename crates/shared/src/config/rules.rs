@@ -24,6 +24,14 @@ pub(super) fn broken(config: &Config) -> Vec<Problem> {
         ("operations.tls.cert_file", operations.cert_file.is_some()),
         ("operations.tls.key_file", operations.key_file.is_some()),
     ));
+    let cors = &config.proxy.cors;
+    if cors.allow_credentials && cors.allow_origins.iter().any(|origin| origin == "*") {
+        problems.push(Problem::Value {
+            origin: "proxy.cors.allow_credentials".into(),
+            why: "does not go with the origin `*`: any page could act for whoever is logged in; list the origins"
+                .into(),
+        });
+    }
     if proxy.client_ca_file.is_some() && proxy.cert_file.is_none() && proxy.key_file.is_none() {
         problems.push(needs("proxy.tls.client_ca_file", "proxy.tls.cert_file"));
     }

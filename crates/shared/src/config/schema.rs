@@ -179,6 +179,8 @@ pub struct ProxyConfig {
     pub body_bytes_total: ByteSize,
     /// How much may be open at once.
     pub limits: ProxyLimits,
+    /// What each key may that has no limit of its own.
+    pub key_limits: KeyLimits,
     /// Patience at each stage of a request.
     pub timeouts: ProxyTimeouts,
     /// When another backend is asked.
@@ -187,6 +189,8 @@ pub struct ProxyConfig {
     pub keys_file: Option<PathBuf>,
     /// TLS for clients.
     pub tls: ProxyTls,
+    /// Which web pages may use it.
+    pub cors: ProxyCors,
     /// How long running requests may take to finish after SIGTERM.
     pub drain_timeout_ms: u64,
 }
@@ -258,6 +262,39 @@ pub struct ProxyLimits {
     pub requests_max: usize,
     /// Open client connections; closed at once above.
     pub connections_max: usize,
+    /// Requests with backends; further ones wait. None: as many as a model's backends compute together.
+    pub concurrency_max: Option<usize>,
+    /// Requests that wait; 503 above.
+    pub queue_max: usize,
+    /// For how long; then 503.
+    pub queue_timeout_ms: u64,
+    /// The limits are those of all proxies together.
+    pub divide_among_proxies: bool,
+    /// Reserved for an answer of unknown length.
+    pub answer_tokens_assumed: u64,
+}
+
+/// `proxy.key_limits.*`, and what a key in the keys file has of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeyLimits {
+    /// Requests in progress; 429 above.
+    pub concurrency_max: Option<u64>,
+    /// Requests within any minute; 429 above.
+    pub requests_per_minute: Option<u64>,
+    /// Tokens within any minute; 429 above.
+    pub tokens_per_minute: Option<u64>,
+}
+
+impl KeyLimits {
+    /// These, and where there is none, those of `others`.
+    pub fn over(&self, others: &Self) -> Self {
+        Self {
+            concurrency_max: self.concurrency_max.or(others.concurrency_max),
+            requests_per_minute: self.requests_per_minute.or(others.requests_per_minute),
+            tokens_per_minute: self.tokens_per_minute.or(others.tokens_per_minute),
+        }
+    }
 }
 
 /// `proxy.retry.*`
@@ -286,6 +323,22 @@ pub struct ProxyTls {
     pub key_file: Option<PathBuf>,
     /// Certificates, PEM, one of which must have signed a client's; none: clients need none.
     pub client_ca_file: Option<PathBuf>,
+}
+
+/// `proxy.cors.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProxyCors {
+    /// Whose pages may call the API: origins, or `*`; none: nobody is told anything of CORS.
+    pub allow_origins: Vec<String>,
+    /// The request's header fields that they may set; `*`: whichever they ask for.
+    pub allow_headers: Vec<String>,
+    /// The answer's header fields that they may read.
+    pub expose_headers: Vec<String>,
+    /// How long a browser may remember what it was allowed, seconds.
+    pub max_age_s: u64,
+    /// Their requests may bring cookies and client certificates.
+    pub allow_credentials: bool,
 }
 
 /// `proxy.timeouts.*`
@@ -436,18 +489,53 @@ impl Default for ProxyConfig {
             body_bytes_max: ByteSize::mib(16),
             body_bytes_total: ByteSize::mib(512),
             limits: ProxyLimits::default(),
+            key_limits: KeyLimits::default(),
             timeouts: ProxyTimeouts::default(),
             retry: ProxyRetry::default(),
             keys_file: None,
             tls: ProxyTls::default(),
+            cors: ProxyCors::default(),
             drain_timeout_ms: 30_000,
+        }
+    }
+}
+
+impl Default for ProxyCors {
+    fn default() -> Self {
+        Self {
+            allow_origins: Vec::new(),
+            allow_headers: vec!["*".into()],
+            expose_headers: [
+                "x-request-id",
+                "retry-after",
+                "retry-after-ms",
+                "x-should-retry",
+                "x-ratelimit-limit-requests",
+                "x-ratelimit-remaining-requests",
+                "x-ratelimit-reset-requests",
+                "x-ratelimit-limit-tokens",
+                "x-ratelimit-remaining-tokens",
+                "x-ratelimit-reset-tokens",
+            ]
+            .map(Into::into)
+            .into(),
+            max_age_s: 600,
+            allow_credentials: false,
         }
     }
 }
 
 impl Default for ProxyLimits {
     fn default() -> Self {
-        Self { requests_max: 4_096, connections_max: 8_192 }
+        Self {
+            requests_max: 4_096,
+            connections_max: 8_192,
+            concurrency_max: None,
+            queue_max: 1_024,
+            queue_timeout_ms: 60_000,
+            divide_among_proxies: true,
+            answer_tokens_assumed: 512,
+        }
     }
 }
 

@@ -187,8 +187,44 @@ fn what_is_of_no_use_alone_is_refused() {
 }
 
 #[test]
+fn any_page_and_its_visitors_credentials_do_not_go_together() {
+    let set = |origins: &'static str| {
+        let origins = format!("proxy.cors.allow_origins={origins}");
+        load(&[], &[&origins, "proxy.cors.allow_credentials=true"], None)
+    };
+    let error = set("https://a.example,*").expect_err("refused").to_string();
+    assert_says(&error, &["proxy.cors.allow_credentials", "`*`", "list the origins"]);
+    assert!(set("https://a.example").is_ok());
+}
+
+#[test]
+fn an_origin_is_what_browsers_send() {
+    for (origin, why) in [
+        ("app.example", "is not an origin, e.g."),
+        ("null", "is not an origin"),
+        ("https://app.example/", "leave out the `/`"),
+        ("https://app.example/x", "is not an origin"),
+        ("https://*.app.example", "is not an origin"),
+        ("https://u@app.example", "is not an origin"),
+        ("https://", "is not an origin"),
+        ("HTTPS://app.example", "is not an origin"),
+        ("https://App.example", "in lower case"),
+        ("https://app.example:443", "leave out the port 443"),
+        ("http://[::1]:80", "leave out the port 80"),
+    ] {
+        let set = format!("proxy.cors.allow_origins={origin}");
+        assert_says(&error(&[], &[&set], None), &["proxy.cors.allow_origins", why]);
+    }
+}
+
+#[test]
 fn values_of_every_form_are_taken() {
     for set in [
+        "proxy.cors.allow_origins=*",
+        "proxy.cors.allow_origins=https://app.example,http://localhost:3000,http://[::1]:8080",
+        "proxy.cors.allow_origins=tauri://localhost,chrome-extension://abc",
+        "proxy.cors.allow_headers=*",
+        "proxy.cors.expose_headers=",
         "backend.proxies=https://p:1/,http://[::1]:6100",
         "backend.proxies=p:1,10.0.0.1:2,[::1]:3,a-b.c_d:4",
         "backend.advertise=host",

@@ -27,6 +27,8 @@ pub struct CandidateList {
     pub id: u64,
     /// In the order of their ids.
     pub candidates: Vec<Candidate>,
+    /// Requests that they compute together, if every one of them says how many it does.
+    pub max_concurrency: Option<u64>,
 }
 
 /// One of them. What is not the node's view is copied from it, so that it lies side by side.
@@ -58,8 +60,10 @@ impl CandidateList {
             queue_depth: u32::try_from(node.reported.queue_depth).unwrap_or(u32::MAX),
             node,
         };
-        let candidates = nodes.into_iter().map(candidate).collect();
-        Self { id: LISTS.fetch_add(1, Relaxed), candidates }
+        let candidates: Vec<_> = nodes.into_iter().map(candidate).collect();
+        let each = candidates.iter().map(|candidate| candidate.node.max_concurrency.map(u64::from));
+        let max_concurrency = each.sum();
+        Self { id: LISTS.fetch_add(1, Relaxed), candidates, max_concurrency }
     }
 }
 
@@ -128,6 +132,13 @@ impl Snapshot {
     pub fn proxies(&self) -> impl Iterator<Item = &Arc<NodeView>> {
         let is_proxy = |node: &&Arc<NodeView>| node.node_type == NodeType::Proxy;
         self.nodes.iter().filter(is_proxy).filter(|node| node.state.is_alive())
+    }
+
+    /// How many other proxies take requests.
+    pub fn proxies_that_serve(&self) -> usize {
+        let serves =
+            |node: &&Arc<NodeView>| matches!(node.state, NodeState::Ready | NodeState::Suspect);
+        self.proxies().filter(serves).count()
     }
 
     /// The node of that name.

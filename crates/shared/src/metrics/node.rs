@@ -162,7 +162,7 @@ pub(super) static VITALS: [Vital; 24] = [
         "queue_depth",
         "inferno_node_queue_depth",
         "requests",
-        "Requests waiting for the engine; 0 on a proxy.",
+        "Requests waiting: for the engine on a backend, for a backend on a proxy.",
         |vitals| vitals.queue_depth as f64,
     ),
     Vital::gauge(

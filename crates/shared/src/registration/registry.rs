@@ -31,6 +31,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use tokio::sync::watch;
 
 /// Most nodes at once.
 const NODES_MAX: usize = 10_000;
@@ -54,6 +55,8 @@ pub struct Registry {
     members: Mutex<Members>,
     checks: AtomicUsize,
     snapshot: ArcSwap<Snapshot>,
+    /// The version of the snapshot, for those who wait for another.
+    changes: watch::Sender<u64>,
     origin: Instant,
     own_id: String,
     instance: String,
@@ -112,6 +115,7 @@ impl Registry {
             }),
             checks: AtomicUsize::new(0),
             snapshot: ArcSwap::default(),
+            changes: watch::Sender::new(0),
             origin: Instant::now(),
             own_id: identity.id.clone(),
             instance: identity.nonce.clone(),
@@ -128,6 +132,11 @@ impl Registry {
     /// The members now; never blocks.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Changes with each snapshot, to its version.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// Answers one registration. The proof follows at once, not at the next interval.
@@ -318,6 +327,7 @@ impl Registry {
         let peers = snapshot.nodes.iter().filter(|node| node.state.is_alive()).count();
         self.connected_peers.store(u32::try_from(peers).unwrap_or(u32::MAX), Relaxed);
         self.snapshot.store(Arc::new(snapshot));
+        self.changes.send_replace(members.published);
         members.published_at = self.now();
         members.publishing_took = members.published_at - began;
     }

@@ -60,10 +60,12 @@ where
         event.record(&mut fields);
         line.write_str("{\"timestamp\":\"")?;
         Clock.format_time(&mut line)?;
-        write!(line, "\",\"level\":\"{}\",\"message\":", event.metadata().level())?;
-        line.write_str(&quoted(&fields.message))?;
+        line.write_str("\",\"level\":\"")?;
+        line.write_str(event.metadata().level().as_str())?;
+        line.write_str("\",\"message\":")?;
+        write_quoted(&mut line, &fields.message)?;
         line.write_str(",\"target\":")?;
-        line.write_str(&quoted(fields.target.as_deref().unwrap_or(event.metadata().target())))?;
+        write_quoted(&mut line, fields.target.as_deref().unwrap_or(event.metadata().target()))?;
         line.write_str(&self.origin)?;
         write_spans(context, &mut line)?;
         line.write_str(&fields.text)?;
@@ -177,7 +179,8 @@ impl Fields {
             _ => {
                 self.name(name);
                 match self.form {
-                    Form::Json => self.text.push_str(&quoted(value)),
+                    // Writing to a string does not fail.
+                    Form::Json => drop(write_quoted(&mut self.text, value)),
                     Form::Human { .. } => write_value(&mut self.text, value),
                 }
             }
@@ -185,11 +188,12 @@ impl Fields {
     }
 
     fn name(&mut self, name: &str) {
-        let _ = match self.form {
-            Form::Json => write!(self.text, ",\"{name}\":"),
-            Form::Human { colours: true } => write!(self.text, " \x1b[2m{name}=\x1b[0m"),
-            Form::Human { colours: false } => write!(self.text, " {name}="),
+        let (before, after) = match self.form {
+            Form::Json => (",\"", "\":"),
+            Form::Human { colours: true } => (" \x1b[2m", "=\x1b[0m"),
+            Form::Human { colours: false } => (" ", "="),
         };
+        [before, name, after].iter().for_each(|part| self.text.push_str(part));
     }
 }
 
@@ -223,10 +227,15 @@ impl Visit for Fields {
     }
 }
 
-/// A JSON string.
-fn quoted(text: &str) -> String {
-    // A string is always JSON.
-    serde_json::to_string(text).unwrap_or_default()
+/// A JSON string. Most need no escape, and are written as they are.
+fn write_quoted(out: &mut impl fmt::Write, text: &str) -> fmt::Result {
+    if text.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..b' ')) {
+        // A string is always JSON.
+        return out.write_str(&serde_json::to_string(text).unwrap_or_default());
+    }
+    out.write_char('"')?;
+    out.write_str(text)?;
+    out.write_char('"')
 }
 
 /// A value for people: in quotes where it would not read as one word.

@@ -4,24 +4,30 @@
 //! copied under a lock that is held for nothing else, and a line that finds the buffer full is
 //! dropped and counted. The thread takes the whole buffer at once and writes it in pieces of whole
 //! lines that are no longer than what a pipe takes at once: lines of two processes on one pipe do
-//! not mix.
+//! not mix. Lines of requests wait a moment for others: waking the thread for each of them would cost more than
+//! the request's line does (`benches/gateway`).
 //!
 //! Own code, and not `tracing-appender`: its limit counts lines and not bytes, it has no flush, it does
 //! not count what a broken pipe swallowed, and it says on standard output, which is not a log's to
 //! write to, that it could not finish.
 
-use super::metrics::LINES_DROPPED;
+use super::{metrics::LINES_DROPPED, request};
 use std::{
     io::{self, Write},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Bytes of lines that may wait, besides as many again that are being written.
 pub(super) const BUFFER_BYTES: usize = 4 << 20;
 /// A pipe takes as much in one piece (`PIPE_BUF` on Linux).
 const PIECE_BYTES: usize = 4096;
+/// How long a request's line may wait for others to be written with.
+const LINGER: Duration = Duration::from_millis(20);
+/// So many bytes are written without waiting for more.
+const BATCH_BYTES: usize = 4 * PIECE_BYTES;
 
 /// Where finished lines go.
 #[derive(Clone)]
@@ -29,7 +35,7 @@ pub(super) struct LineWriter(Arc<Shared>);
 
 struct Shared {
     buffer: Mutex<Buffer>,
-    /// The buffer is no longer empty.
+    /// The buffer is no longer empty, or not to be waited with.
     arrived: Condvar,
     /// Everything was written.
     written: Condvar,
@@ -40,6 +46,8 @@ struct Shared {
 struct Buffer {
     pending: Vec<u8>,
     writing: bool,
+    /// Something in it is not to wait for others.
+    urgent: bool,
 }
 
 impl LineWriter {
@@ -62,7 +70,10 @@ impl LineWriter {
     /// Waits until everything is written, but no longer than `patience`.
     pub(super) fn flush(&self, patience: Duration) {
         let waiting = |buffer: &mut Buffer| buffer.writing || !buffer.pending.is_empty();
-        drop(self.0.written.wait_timeout_while(self.0.lock(), patience, waiting));
+        let mut buffer = self.0.lock();
+        buffer.urgent = !buffer.pending.is_empty();
+        self.0.arrived.notify_one();
+        drop(self.0.written.wait_timeout_while(buffer, patience, waiting));
     }
 }
 
@@ -71,17 +82,20 @@ impl Shared {
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, line: &[u8]) {
+    fn push(&self, line: &[u8], urgent: bool) {
         let mut buffer = self.lock();
         if buffer.pending.len() + line.len() > self.capacity {
             drop(buffer);
             LINES_DROPPED.inc();
             return;
         }
-        let was_empty = buffer.pending.is_empty();
+        let before = buffer.pending.len();
         buffer.pending.extend_from_slice(line);
+        let is_batch = before < BATCH_BYTES && buffer.pending.len() >= BATCH_BYTES;
+        let is_news = before == 0 || is_batch || urgent && !buffer.urgent;
+        buffer.urgent |= urgent;
         drop(buffer);
-        if was_empty {
+        if is_news {
             self.arrived.notify_one();
         }
     }
@@ -108,13 +122,16 @@ impl Shared {
         }
     }
 
-    /// Waits for lines, and takes all there are.
+    /// Waits for lines, and a little for more of them, and takes all there are.
     fn take(&self, batch: &mut Vec<u8>) {
         let empty = |buffer: &mut Buffer| buffer.pending.is_empty();
+        let few = |buffer: &mut Buffer| !buffer.urgent && buffer.pending.len() < BATCH_BYTES;
         let buffer = self.arrived.wait_while(self.lock(), empty);
-        let mut buffer = buffer.unwrap_or_else(PoisonError::into_inner);
+        let buffer = buffer.unwrap_or_else(PoisonError::into_inner);
+        let buffer = self.arrived.wait_timeout_while(buffer, LINGER, few);
+        let (mut buffer, _) = buffer.unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut buffer.pending, batch);
-        buffer.writing = true;
+        (buffer.writing, buffer.urgent) = (true, false);
     }
 }
 
@@ -138,10 +155,16 @@ fn piece(lines: &[u8]) -> &[u8] {
     end.map_or(lines, |end| &lines[..=end])
 }
 
+/// The way of one line.
+pub(super) struct Line<'a> {
+    writer: &'a LineWriter,
+    urgent: bool,
+}
+
 /// One line, complete when it comes: the formatter writes each in one call.
-impl Write for &LineWriter {
+impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.push(line);
+        self.writer.0.push(line, self.urgent);
         Ok(line.len())
     }
 
@@ -151,10 +174,14 @@ impl Write for &LineWriter {
 }
 
 impl<'a> MakeWriter<'a> for LineWriter {
-    type Writer = &'a LineWriter;
+    type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        self
+        Line { writer: self, urgent: true }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Self::Writer {
+        Line { writer: self, urgent: metadata.target() != request::TARGET }
     }
 }
 
@@ -192,11 +219,11 @@ mod tests {
         let before = LINES_DROPPED.get();
         // Nobody reads: one batch is stuck in `write`, 100 bytes wait, the rest has no place. None
         // of this blocks, or the test would never get past it.
-        writer.0.push(&line);
+        writer.0.push(&line, false);
         while !writer.0.lock().writing {
             std::thread::yield_now();
         }
-        (0..5).for_each(|_| writer.0.push(&line));
+        (0..5).for_each(|_| writer.0.push(&line, false));
         assert_eq!(LINES_DROPPED.get() - before, 3);
         writer.flush(Duration::ZERO);
         assert_eq!(reader.recv().expect("the stuck batch"), line);
@@ -205,7 +232,7 @@ mod tests {
         assert!(writer.0.lock().pending.is_empty());
         // Now nobody can ever read: writing goes on failing, logging does not.
         drop(reader);
-        writer.0.push(&line);
+        writer.0.push(&line, false);
         writer.flush(PATIENCE);
         assert_eq!(LINES_DROPPED.get() - before, 4);
     }
@@ -229,9 +256,23 @@ mod tests {
         let kept = Kept::default();
         let writer = LineWriter::start(kept.clone(), BUFFER_BYTES).expect("a thread");
         let lines: String = (0..10_000).map(|number| format!("line {number}\n")).collect();
-        lines.split_inclusive('\n').for_each(|line| writer.0.push(line.as_bytes()));
+        lines.split_inclusive('\n').for_each(|line| writer.0.push(line.as_bytes(), false));
         writer.flush(PATIENCE);
         assert!(*kept.0.lock().expect("kept") == lines.as_bytes(), "in order, none missing");
+    }
+
+    #[test]
+    fn lines_of_requests_are_written_together_and_others_at_once() {
+        let (writer, reader) = slow(BUFFER_BYTES);
+        let line = [b'x'; 99].into_iter().chain([b'\n']).collect::<Vec<u8>>();
+        (0..40).for_each(|_| writer.0.push(&line, false));
+        assert_eq!(reader.recv_timeout(PATIENCE).expect("soon").len(), 4_000, "as one piece");
+        writer.0.push(&line, false);
+        let began = std::time::Instant::now();
+        writer.0.push(b"now\n", true);
+        let both = [line, b"now\n".to_vec()].concat();
+        assert_eq!(reader.recv_timeout(PATIENCE).expect("now"), both, "{:?}", began.elapsed());
+        assert!(!writer.0.lock().urgent, "what is urgent is over with the line");
     }
 
     #[test]

@@ -119,6 +119,14 @@ fn the_limits_of_a_state_hold() {
 #[test]
 fn ids_are_new_each_time() {
     assert_ne!(TraceId::random(), TraceId::random());
+    // More than are asked for at once, on threads that ask apart.
+    let many = || (0..500).map(|_| TraceId::random().0).collect::<Vec<_>>();
+    let other = std::thread::spawn(many);
+    let mut all = many();
+    all.extend(other.join().expect("ids"));
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 1_000);
     assert_ne!(SpanId::random(), SpanId::random());
 }
 
