@@ -70,7 +70,9 @@ impl FromStr for HeaderField {
         let (name, value) = text.split_once(':').ok_or_else(wrong)?;
         let name = name.trim().parse().map_err(|_| wrong())?;
         let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong())?;
-        if value.is_empty() { Err(wrong()) } else { Ok(Self { name, value }) }
+        // The parser lets bytes beyond ASCII through, which nobody could show again.
+        let is_shown = value.to_str().is_ok_and(|text| !text.is_empty());
+        if is_shown { Ok(Self { name, value }) } else { Err(wrong()) }
     }
 }
 
@@ -105,7 +107,7 @@ impl Rewrite {
 fn is_path(text: &str) -> bool {
     let Some(inner) = text.strip_prefix('/') else { return false };
     let inner = inner.strip_suffix('/').unwrap_or(inner);
-    let parts_are_plain = inner.is_empty()
+    let parts_are_plain = text == "/"
         || inner.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
     let parsed = text.parse::<PathAndQuery>();
     // What the parser drops or takes for a query is no path.
