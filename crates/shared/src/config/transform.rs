@@ -107,8 +107,8 @@ impl Rewrite {
 fn is_path(text: &str) -> bool {
     let Some(inner) = text.strip_prefix('/') else { return false };
     let inner = inner.strip_suffix('/').unwrap_or(inner);
-    let parts_are_plain = text == "/"
-        || inner.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+    let parts_are_plain =
+        text == "/" || inner.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
     let parsed = text.parse::<PathAndQuery>();
     // What the parser drops or takes for a query is no path.
     parts_are_plain && text.is_ascii() && parsed.is_ok_and(|parsed| parsed.path() == text)
