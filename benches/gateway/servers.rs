@@ -148,7 +148,7 @@ pub(crate) fn inferno(name: &'static str, program: &str, keyed: bool) -> Gateway
     }
 }
 
-/// An API key in a new file, with all that a key can be limited by set and never reached.
+/// An API key in a new file, for our model alone.
 fn new_key(file: &Path) -> String {
     let new = NewKey {
         name: "bench".into(),

@@ -90,7 +90,7 @@ async fn register(traffic: SocketAddr, proxies: &[String]) -> Leases {
         operations: operations.bind_addr(),
         advertise: None,
         capabilities: node.capabilities(),
-        models: vec![ModelRef { id: MODEL.into(), sha256: None }],
+        models: Box::new(|| vec![ModelRef { id: MODEL.into(), sha256: None }]),
         fingerprint: Box::new(|| None),
         max_concurrency: None,
         token: None,

@@ -10,6 +10,7 @@ pub mod fleet;
 pub mod http;
 pub mod probe;
 pub mod process;
+pub mod stand_in;
 pub mod vocabulary;
 
 use std::{future::Future, path::PathBuf, process::Command, sync::OnceLock, time::Duration};

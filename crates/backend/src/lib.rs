@@ -146,7 +146,7 @@ pub async fn start(config: &Config) -> Result<RunningBackend, BackendError> {
         operations: operations.bind_addr(),
         advertise: config.backend.advertise.clone(),
         capabilities: capabilities(&node, &served),
-        models: vec![model],
+        models: Box::new(move || vec![model.clone()]),
         fingerprint: fingerprint_of(&served),
         max_concurrency: u32::try_from(config.backend.max_concurrency).ok(),
         token: Some(token.clone()),

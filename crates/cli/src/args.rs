@@ -5,7 +5,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use inferno_shared::service::{BACKEND_HELP, PROXY_HELP, ServiceArgs};
 
 use crate::command::{
-    bench, chat, completions, config, docs, doctor, key, man, model, status, top, up, verify,
+    bench, chat, completions, config, docs, doctor, key, man, model, register, status, top, up,
+    verify,
 };
 
 const EXAMPLES: &str = "\
@@ -93,6 +94,9 @@ pub(crate) enum Command {
     /// Make, list and revoke the API keys that a proxy asks its clients for
     #[command(subcommand, after_help = key::EXAMPLES)]
     Key(key::KeyCommand),
+    /// Keep an engine that is not ours registered with the proxies
+    #[command(after_help = register::EXAMPLES)]
+    Register(Box<register::RegisterArgs>),
     /// Ask for a saved answer again and say whether it is the same
     #[command(after_help = verify::EXAMPLES)]
     Verify(verify::VerifyArgs),

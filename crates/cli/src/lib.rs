@@ -17,6 +17,7 @@ mod doctor;
 mod exit;
 mod nodes;
 mod reference;
+mod register;
 mod signals;
 mod top;
 mod up;

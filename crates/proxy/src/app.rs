@@ -437,11 +437,11 @@ fn outgoing(
     let replayable = exchange.route.is_replayable();
     let request = OutgoingRequest::new(&header.method, target, headers, body, replayable);
     let request = match caller.key_id() {
-        Some(id) => request.with(headers::TENANT, id.as_bytes()),
+        Some(id) => request.with_internal(headers::TENANT, id.as_bytes()),
         None => request,
     };
     match caller.priority() {
         0 => request,
-        priority => request.with(headers::PRIORITY, priority.to_string().as_bytes()),
+        priority => request.with_internal(headers::PRIORITY, priority.to_string().as_bytes()),
     }
 }

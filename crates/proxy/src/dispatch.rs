@@ -21,7 +21,6 @@ use crate::{
         Connection, Incarnation, NodeFields, OutgoingRequest, Pool, Response, Retry, UpstreamError,
     },
 };
-use http::HeaderValue;
 use inferno_shared::{
     config::{ProxyConfig, ProxyRetry},
     membership::{CandidateList, InFlight, NodeView, Snapshot},
@@ -232,9 +231,7 @@ impl Dispatcher {
         outgoing: &OutgoingRequest,
     ) -> Result<Response, UpstreamError> {
         let node = &**attempt.node();
-        let token =
-            node.token.as_ref().and_then(|token| HeaderValue::from_str(token.expose()).ok());
-        let fields = NodeFields { token, traceparent: attempt.traceparent() };
+        let fields = NodeFields::of(node, attempt.traceparent());
         let pooled = self.pool.take(&node.into(), outgoing.may_reuse);
         let mut unanswered = None;
         if let Some(connection) = pooled {

@@ -4,7 +4,7 @@ use crate::{cors, error::RequestError};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use inferno_shared::telemetry::trace_context::{TRACEPARENT, TRACESTATE};
 
-/// Brings a lease's token to its backend.
+/// Brings a lease's token to its backend. Foreign engines get none of the fields that begin so.
 pub(crate) const TOKEN: &str = "x-inferno-token";
 /// Tells a backend whose request it is, by the id of the API key: cached prefixes are not shared between keys,
 /// for how long an answer takes would tell one what another asked.

@@ -4,12 +4,12 @@ use crate::{envelope::Envelope, stream::EventSplitter};
 use bytes::Bytes;
 
 /// Reads a request's body as the proxy does. The model's name, and how long what is routed by is; `None`: it is
-/// malformed.
+/// malformed, or names none.
 #[must_use]
 pub fn envelope(body: &[u8]) -> Option<(String, usize)> {
-    let envelope = Envelope::parse(body).ok()?;
+    let envelope = Envelope::parse(body, |_| {}).ok()?;
     let routed_by = envelope.tools.map_or(0, str::len) + envelope.prompt.map_or(0, str::len);
-    Some((envelope.model, routed_by))
+    Some((envelope.model?.name.into_owned(), routed_by))
 }
 
 /// One event stream on its way through.

@@ -108,7 +108,7 @@ fn announcer(
         operations,
         advertise: config.proxy.advertise.clone(),
         capabilities: node.capabilities(),
-        models: Vec::new(),
+        models: Box::new(Vec::new),
         fingerprint: Box::new(|| None),
         max_concurrency: None,
         token: None,

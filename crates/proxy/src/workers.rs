@@ -3,7 +3,7 @@
 //! A connection stays with the thread that it was given to, and so do its requests, their timers and
 //! the connections to backends that they use. Nothing wakes another processor in the middle of a request,
 //! and no request waits for a lock that another holds: on one runtime of many threads a request costs
-//! a third more (`benches/gateway`). New connections go to whichever thread has the fewest.
+//! a fifth more (`benches/gateway`). New connections go to whichever thread has the fewest.
 
 use std::{
     cell::Cell,

@@ -39,9 +39,9 @@ pub struct NodeVitals {
     pub ready: bool,
     /// Requests being worked on.
     pub requests_in_progress: u64,
-    /// Percent of the CPU time this process may use, over the last second or more.
+    /// Percent of the CPU time this process may use, over the last second or more; of a foreign engine 0.
     pub cpu_usage: f64,
-    /// Percent of the memory this process may use.
+    /// Percent of the memory this process may use; of a foreign engine 0.
     pub memory_usage: f64,
     /// Percent, the mean over its GPUs.
     pub gpu_usage: f64,
@@ -57,7 +57,7 @@ pub struct NodeVitals {
     pub version: String,
     /// The node's name.
     pub node_id: String,
-    /// `inferno-proxy` or `inferno-backend`.
+    /// `inferno-proxy`, `inferno-backend`, or `inferno-register` for a foreign engine.
     pub service: String,
     /// What it does about requests.
     pub state: ServiceState,

@@ -16,4 +16,4 @@ pub(crate) use client::ApiClient;
 pub(crate) use error::ApiError;
 pub(crate) use events::Events;
 pub(crate) use key::KeyArgs;
-pub(crate) use wire::{Chunk, Usage};
+pub(crate) use wire::{Chunk, Usage, message};

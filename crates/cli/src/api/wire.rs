@@ -114,7 +114,7 @@ impl Chunk {
 }
 
 /// What the server says went wrong: the API's error object, else the beginning of whatever it is.
-pub(super) fn message(status: StatusCode, body: &[u8]) -> String {
+pub(crate) fn message(status: StatusCode, body: &[u8]) -> String {
     if let Ok(answer) = serde_json::from_slice::<ErrorAnswer>(body) {
         return answer.error.message();
     }

@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod key;
 pub(crate) mod man;
 pub(crate) mod model;
+pub(crate) mod register;
 mod service;
 pub(crate) mod status;
 pub(crate) mod top;
@@ -32,6 +33,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Model(command) => model::run(command),
         Command::Key(command) => key::run(command),
+        Command::Register(args) => register::run(*args),
         Command::Verify(args) => verify::run(&args),
         Command::Config(command) => config::run(&command),
         Command::Completions(args) => completions::run(&args),

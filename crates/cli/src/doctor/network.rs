@@ -87,7 +87,7 @@ fn proxy(sighting: &Sighting, has_secret: bool) -> Finding {
     const CHECK: &str = "proxies";
     let asked = &sighting.asked;
     match &sighting.answer {
-        Ok(answer) if answer.vitals.service == "inferno-backend" => Finding::problem(
+        Ok(answer) if answer.vitals.service != inferno_proxy::SERVICE => Finding::problem(
             CHECK,
             format!("{asked} is the backend {}, not a proxy", answer.vitals.node_id),
             "backend.proxies wants the operations addresses of proxies",

@@ -20,4 +20,4 @@ pub(crate) use columns::Column;
 pub(crate) use fleet::{Fleet, Node};
 pub(crate) use report::report;
 pub(crate) use spans::{Spans, Tone};
-pub(crate) use words::{duration, figure};
+pub(crate) use words::{duration, figure, one_line};

@@ -3,7 +3,7 @@
 use super::{ResponseHead, UpstreamError, head};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method};
-use inferno_shared::telemetry::trace_context::TRACEPARENT;
+use inferno_shared::{membership::NodeView, telemetry::trace_context::TRACEPARENT};
 use nix::errno::Errno;
 use std::{future::poll_fn, io, net::SocketAddr, pin::pin, time::Duration};
 use tokio::{
@@ -24,6 +24,8 @@ const ONE_WRITE_BYTES_MAX: usize = 16 * 1024;
 pub(crate) struct OutgoingRequest {
     /// Written once, and left open for the fields that differ.
     head: BytesMut,
+    /// Fields that only backends of ours get.
+    internal: BytesMut,
     body: Bytes,
     /// It may be sent again after it was sent once, to anyone.
     pub(crate) replayable: bool,
@@ -50,12 +52,13 @@ impl OutgoingRequest {
             head::field(&mut head, "content-length", body.len().to_string().as_bytes());
         }
         let (may_reuse, is_head) = (replayable || method.is_safe(), *method == Method::HEAD);
-        Self { head, body, replayable, may_reuse, is_head }
+        Self { head, internal: BytesMut::new(), body, replayable, may_reuse, is_head }
     }
 
-    /// The same with one more field, which [`head::field`] can write.
-    pub(crate) fn with(mut self, name: &str, value: &[u8]) -> Self {
-        head::field(&mut self.head, name, value);
+    /// The same with one more field for backends of ours, which [`head::field`] can write. A foreign engine is
+    /// not told.
+    pub(crate) fn with_internal(mut self, name: &str, value: &[u8]) -> Self {
+        head::field(&mut self.internal, name, value);
         self
     }
 }
@@ -63,10 +66,20 @@ impl OutgoingRequest {
 /// What of a request's header differs by node and attempt.
 #[derive(Debug)]
 pub(crate) struct NodeFields {
-    /// Shows a backend that its own proxy asks.
+    /// Shows a backend of ours that its own proxy asks; none: the engine is foreign, and gets no field that
+    /// only we understand.
     pub(crate) token: Option<HeaderValue>,
     /// The attempt's place in the trace.
     pub(crate) traceparent: HeaderValue,
+}
+
+impl NodeFields {
+    /// Those for `node`.
+    pub(crate) fn of(node: &NodeView, traceparent: HeaderValue) -> Self {
+        let token = node.token.as_ref().filter(|_| !node.is_foreign());
+        let token = token.and_then(|token| HeaderValue::from_str(token.expose()).ok());
+        Self { token, traceparent }
+    }
 }
 
 /// A socket to a backend. Dropping it is how a backend learns that nobody waits for its answer.
@@ -138,6 +151,7 @@ impl Connection {
         head::field(&mut out, TRACEPARENT.as_str(), fields.traceparent.as_bytes());
         if let Some(token) = &fields.token {
             head::field(&mut out, crate::headers::TOKEN, token.as_bytes());
+            out.extend_from_slice(&request.internal);
         }
         out.extend_from_slice(b"\r\n");
         if request.body.len() <= ONE_WRITE_BYTES_MAX {

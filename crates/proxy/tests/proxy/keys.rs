@@ -2,7 +2,11 @@
 
 use super::support::{Backend, Message, Proxy, chat, ok, post};
 use inferno_proxy::keys::{ApiKey, NewKey, Timestamp, create, revoke};
-use inferno_shared::{config::ProxyConfig, membership::ModelRef, reload::Reloadable};
+use inferno_shared::{
+    config::ProxyConfig,
+    membership::{CAPABILITY_FOREIGN, ModelRef, NodeView, Token},
+    reload::Reloadable,
+};
 use proptest::prelude::*;
 use std::{path::PathBuf, sync::Arc};
 
@@ -232,4 +236,31 @@ fn no_authorization_is_too_odd() {
         let status = runtime.block_on(async { proxy.send(&request).await.message().await.status() });
         prop_assert!(status == 401 || status == 400, "{}", status);
     });
+}
+
+#[tokio::test]
+async fn a_foreign_engine_is_told_nothing_that_only_we_understand() {
+    let keys = Keys::new();
+    let key = keys.add("app", None, None);
+    let (proxy, backend) = keys.proxy().await;
+    let foreign = [CAPABILITY_FOREIGN.to_owned()];
+    for (token, capabilities, internal) in [
+        (Some("lease-token"), &[][..], true),
+        (None, &[], false),
+        (None, &foreign, false),
+        (Some("its own"), &foreign, false),
+    ] {
+        let node = NodeView {
+            token: token.map(Token::new),
+            capabilities: capabilities.to_vec(),
+            ..(*backend.node).clone()
+        };
+        proxy.members.set(vec![Arc::new(node)]);
+        let mut client = proxy.send(bearer(&chat(""), &key).as_bytes()).await;
+        let (mut upstream, request) = backend.receive().await;
+        let names = request.headers.keys().filter(|name| name.starts_with("x-inferno-"));
+        assert_eq!(names.count(), if internal { 3 } else { 0 }, "{:?}", request.headers);
+        upstream.say(ok("{}")).await;
+        assert_eq!(client.message().await.status(), 200);
+    }
 }

@@ -5,8 +5,8 @@
 //!
 //! ```text
 //!               proof            1 miss
-//!   joining ───────────► ready ◄────────► suspect ──3 misses──► gone ──► forgotten
-//!                          │    2 passes     │                    ▲
+//!   joining ◄──────────► ready ◄────────► suspect ──3 misses──► gone ──► forgotten
+//!            not ready     │    2 passes     │                    ▲
 //!                          ▼                 ▼                    │
 //!                      draining ─────────────┴── leave, refused, lease over
 //! ```
@@ -23,7 +23,8 @@ mod snapshot;
 
 pub use events::{Accepted, Announcement, Check, Conflict, Goodbye, Target, Transition};
 pub use node::{
-    Generation, InFlight, ModelRef, NodeLoad, NodeState, NodeType, NodeView, ReportedLoad, Token,
+    CAPABILITY_FOREIGN, Generation, InFlight, ModelRef, NodeLoad, NodeState, NodeType, NodeView,
+    ReportedLoad, Token,
 };
 pub use snapshot::{Candidate, CandidateList, Snapshot};
 

@@ -47,11 +47,11 @@ pub enum NodeType {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeState {
-    /// Heard, not yet proved or not yet ready: no traffic.
+    /// Heard, not yet proved, or says that it cannot serve now: no traffic.
     Joining,
     /// Proved and ready.
     Ready,
-    /// Missed a check or says it cannot serve: traffic only if nobody is ready.
+    /// Missed a check: traffic only if nobody is ready.
     Suspect,
     /// Finishes what it has: no new traffic.
     Draining,
@@ -86,6 +86,9 @@ pub struct ModelRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
 }
+
+/// The capability of an engine that is not ours, and that somebody else registered ([`NodeView::is_foreign`]).
+pub const CAPABILITY_FOREIGN: &str = "foreign";
 
 /// What a backend demands in each request; never printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,6 +205,12 @@ impl NodeView {
     /// Whether it takes traffic at all.
     pub fn is_backend(&self) -> bool {
         self.node_type == NodeType::Backend
+    }
+
+    /// Whether it is no backend of ours: it gets the client's request, and nothing that only we understand.
+    /// Ours all mint a token.
+    pub fn is_foreign(&self) -> bool {
+        self.token.is_none() || self.capabilities.iter().any(|word| word == CAPABILITY_FOREIGN)
     }
 
     /// Whether it serves `model`.

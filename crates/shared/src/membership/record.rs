@@ -200,8 +200,8 @@ impl Node {
         self.become_state(match self.state {
             _ if draining || self.announcement.draining => NodeState::Draining,
             NodeState::Joining if ready => NodeState::Ready,
-            // It answers and says it cannot serve: no new traffic, but not out.
-            NodeState::Ready if !ready => NodeState::Suspect,
+            // It answers and says it cannot serve: no traffic, but not out. It knows; nobody has to guess.
+            NodeState::Ready | NodeState::Suspect if !ready => NodeState::Joining,
             NodeState::Suspect | NodeState::Gone if trusted => NodeState::Ready,
             unchanged => unchanged,
         });

@@ -90,6 +90,35 @@ fn one_miss_suspects_three_remove_two_passes_restore() {
 }
 
 #[test]
+fn who_says_that_it_cannot_serve_gets_nothing_until_it_says_otherwise() {
+    let mut membership = with_ready_a();
+    let loading = Check::Passed { ready: false, draining: false, load: ReportedLoad::default() };
+    for before in [passed(), Check::Missed] {
+        membership.checked(at(1), "a", Generation(5), before);
+        membership.checked(at(2), "a", Generation(5), loading);
+        assert_eq!(state(&membership, "a"), Some(NodeState::Joining));
+        assert!(membership.snapshot().candidates("m").is_none(), "nor as the last resort");
+        assert!(membership.snapshot().has_model("m"), "it is no unknown model");
+        membership.checked(at(3), "a", Generation(5), passed());
+        assert_eq!(state(&membership, "a"), Some(NodeState::Ready));
+    }
+}
+
+#[test]
+fn a_node_is_foreign_by_its_word_or_without_a_token() {
+    let is_foreign = |token: Option<Token>, capabilities: &[&str]| {
+        let mut membership = membership();
+        let capabilities = capabilities.iter().map(|word| (*word).to_owned()).collect();
+        let announcement = Announcement { token, capabilities, ..announce("a", 80, 5) };
+        membership.register(at(0), announcement).expect("taken");
+        membership.get("a").expect("known").is_foreign()
+    };
+    assert!(!is_foreign(Some(Token::new("t")), &["operations-tls"]));
+    assert!(is_foreign(None, &[]));
+    assert!(is_foreign(Some(Token::new("t")), &[CAPABILITY_FOREIGN]));
+}
+
+#[test]
 fn checks_come_one_at_a_time_once_an_interval_and_spread_over_it() {
     let mut membership = membership();
     for (id, port) in [("a", 80), ("b", 90), ("c", 100)] {

@@ -121,7 +121,11 @@ pub(super) static VITALS: [Vital; 24] = [
     ),
     Vital::text("version", "text", "Of the program."),
     Vital::text("node_id", "text", "The node's name."),
-    Vital::text("service", "text", "`inferno-proxy` or `inferno-backend`."),
+    Vital::text(
+        "service",
+        "text",
+        "`inferno-proxy`, `inferno-backend`, or `inferno-register` for a foreign engine.",
+    ),
     Vital::text("state", "text", "`loading`, `ready`, `draining` or `stalled`."),
     Vital::gauge(
         "generation",

@@ -108,8 +108,8 @@ fn subscribe(config: &Config, origin: &Origin) -> Result<Option<LineWriter>, Tel
     let directives = filter::directives(level)
         .map_err(|error| TelemetryError::Level { level: level.clone(), why: error.to_string() })?;
     let terminal = io::stderr().is_terminal();
-    let lines =
-        LineWriter::start(io::stderr(), writer::BUFFER_BYTES).map_err(TelemetryError::Thread)?;
+    let lines = LineWriter::start(io::stderr(), writer::BUFFER_BYTES, writer::LINGER)
+        .map_err(TelemetryError::Thread)?;
     let layer = fmt::layer().with_writer(lines.clone()).log_internal_errors(false);
     let registry = tracing_subscriber::registry().with(directives).with(filter::limit());
     let done = if wants_json(config.log.format, terminal) {

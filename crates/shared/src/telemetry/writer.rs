@@ -25,7 +25,7 @@ pub(super) const BUFFER_BYTES: usize = 4 << 20;
 /// A pipe takes as much in one piece (`PIPE_BUF` on Linux).
 const PIECE_BYTES: usize = 4096;
 /// How long a request's line may wait for others to be written with.
-const LINGER: Duration = Duration::from_millis(20);
+pub(super) const LINGER: Duration = Duration::from_millis(20);
 /// So many bytes are written without waiting for more.
 const BATCH_BYTES: usize = 4 * PIECE_BYTES;
 
@@ -40,6 +40,8 @@ struct Shared {
     /// Everything was written.
     written: Condvar,
     capacity: usize,
+    /// How long lines wait for others.
+    linger: Duration,
 }
 
 #[derive(Default)]
@@ -51,16 +53,21 @@ struct Buffer {
 }
 
 impl LineWriter {
-    /// Starts the thread that writes to `output`.
+    /// Starts the thread that writes to `output` what waits for up to `linger`, and at most `capacity` bytes of it.
     ///
     /// # Errors
     /// If the system refuses a thread.
-    pub(super) fn start(output: impl Write + Send + 'static, capacity: usize) -> io::Result<Self> {
+    pub(super) fn start(
+        output: impl Write + Send + 'static,
+        capacity: usize,
+        linger: Duration,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             buffer: Mutex::default(),
             arrived: Condvar::new(),
             written: Condvar::new(),
             capacity,
+            linger,
         });
         let own = Arc::clone(&shared);
         std::thread::Builder::new().name("log".into()).spawn(move || own.run(output))?;
@@ -128,7 +135,7 @@ impl Shared {
         let few = |buffer: &mut Buffer| !buffer.urgent && buffer.pending.len() < BATCH_BYTES;
         let buffer = self.arrived.wait_while(self.lock(), empty);
         let buffer = buffer.unwrap_or_else(PoisonError::into_inner);
-        let buffer = self.arrived.wait_timeout_while(buffer, LINGER, few);
+        let buffer = self.arrived.wait_timeout_while(buffer, self.linger, few);
         let (mut buffer, _) = buffer.unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut buffer.pending, batch);
         (buffer.writing, buffer.urgent) = (true, false);
@@ -191,6 +198,8 @@ mod tests {
     use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
     const PATIENCE: Duration = Duration::from_secs(60);
+    /// Nobody sees a line that waits so long.
+    const FOR_EVER: Duration = Duration::from_secs(3_600);
 
     /// Takes a piece only when somebody receives it: a pipe whose reader is slow.
     struct Slow(SyncSender<Vec<u8>>);
@@ -208,7 +217,7 @@ mod tests {
 
     fn slow(capacity: usize) -> (LineWriter, Receiver<Vec<u8>>) {
         let (sender, receiver) = sync_channel(0);
-        (LineWriter::start(Slow(sender), capacity).expect("a thread"), receiver)
+        (LineWriter::start(Slow(sender), capacity, LINGER).expect("a thread"), receiver)
     }
 
     /// The counter is the process's: one test looks at it, and no other drops lines.
@@ -254,7 +263,7 @@ mod tests {
     #[test]
     fn a_flush_waits_for_the_last_line() {
         let kept = Kept::default();
-        let writer = LineWriter::start(kept.clone(), BUFFER_BYTES).expect("a thread");
+        let writer = LineWriter::start(kept.clone(), BUFFER_BYTES, FOR_EVER).expect("a thread");
         let lines: String = (0..10_000).map(|number| format!("line {number}\n")).collect();
         lines.split_inclusive('\n').for_each(|line| writer.0.push(line.as_bytes(), false));
         writer.flush(PATIENCE);
@@ -262,17 +271,20 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_requests_are_written_together_and_others_at_once() {
-        let (writer, reader) = slow(BUFFER_BYTES);
+    fn lines_of_requests_wait_for_many_or_for_one_that_does_not_wait() {
+        let (sender, reader) = sync_channel(0);
+        let writer = LineWriter::start(Slow(sender), BUFFER_BYTES, FOR_EVER).expect("a thread");
         let line = [b'x'; 99].into_iter().chain([b'\n']).collect::<Vec<u8>>();
-        (0..40).for_each(|_| writer.0.push(&line, false));
-        assert_eq!(reader.recv_timeout(PATIENCE).expect("soon").len(), 4_000, "as one piece");
-        writer.0.push(&line, false);
-        let began = std::time::Instant::now();
+        (0..3).for_each(|_| writer.0.push(&line, false));
         writer.0.push(b"now\n", true);
-        let both = [line, b"now\n".to_vec()].concat();
-        assert_eq!(reader.recv_timeout(PATIENCE).expect("now"), both, "{:?}", began.elapsed());
-        assert!(!writer.0.lock().urgent, "what is urgent is over with the line");
+        let all = [line.repeat(3), b"now\n".to_vec()].concat();
+        assert_eq!(reader.recv_timeout(PATIENCE).expect("at once, and with it what waited"), all);
+        let many = BATCH_BYTES.div_ceil(line.len());
+        (0..many).for_each(|_| writer.0.push(&line, false));
+        let mut written = 0;
+        while written < many * line.len() {
+            written += reader.recv_timeout(PATIENCE).expect("there are many").len();
+        }
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Process {
 
     /// What proxies must know of it.
     pub(crate) fn standing(&self) -> Standing {
-        Standing { phase: self.phase, generation: self.generation }
+        Standing { phase: self.phase, generation: self.generation, edition: 0 }
     }
 
     /// What it registers with.

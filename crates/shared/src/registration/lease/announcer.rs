@@ -30,8 +30,8 @@ pub struct Announcer {
     pub advertise: Option<String>,
     /// What it can do.
     pub capabilities: Vec<String>,
-    /// What it serves.
-    pub models: Vec<ModelRef>,
+    /// What it serves; when that changes, [`super::Leases::announce_anew`] tells it.
+    pub models: Box<dyn Fn() -> Vec<ModelRef> + Send + Sync>,
     /// Equal fingerprints give equal tokens; none until the weights' hash is known.
     pub fingerprint: Box<dyn Fn() -> Option<String> + Send + Sync>,
     /// Sequences it computes together.
@@ -62,7 +62,7 @@ impl Announcer {
             action: Some(if known { Action::Update } else { Action::Register }),
             node_type: Some(self.node_type),
             capabilities: self.capabilities.clone(),
-            models: self.models.clone(),
+            models: (self.models)(),
             generation: Some(standing.generation),
             fingerprint: (self.fingerprint)(),
             max_concurrency: self.max_concurrency,
@@ -95,7 +95,7 @@ fn has_port(advertise: &str) -> bool {
 }
 
 /// The local address that the route to `peer` starts from. Connecting a datagram socket sends nothing.
-fn local_ip_towards(peer: SocketAddr) -> Option<IpAddr> {
+pub fn local_ip_towards(peer: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = match peer {
         SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
@@ -119,7 +119,7 @@ mod tests {
             operations: ([127, 0, 0, 1], 6100).into(),
             advertise: advertise.map(String::from),
             capabilities: Vec::new(),
-            models: Vec::new(),
+            models: Box::new(Vec::new),
             fingerprint: Box::new(|| None),
             max_concurrency: None,
             token: None,

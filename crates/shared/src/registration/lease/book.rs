@@ -40,6 +40,8 @@ pub struct Standing {
     pub phase: Phase,
     /// Which incarnation we are: it changes while we run if a proxy knew a newer one.
     pub generation: Generation,
+    /// How often what we say of ourselves (our models) has changed.
+    pub edition: u64,
 }
 
 /// What came of one announcement.
@@ -248,6 +250,11 @@ impl Book {
     pub fn next_due(&self, standing: Standing) -> Option<Time> {
         let waiting = self.leases.values().filter(|lease| lease.asked.is_none());
         waiting.map(|lease| if lease.is_behind(standing) { Time::ZERO } else { lease.due }).min()
+    }
+
+    /// Whether every proxy that holds our lease knows what has become of us.
+    pub fn has_told(&self, standing: Standing) -> bool {
+        !self.leases.values().any(|lease| lease.is_behind(standing))
     }
 
     /// Proxies that hold a lease of ours.

@@ -6,7 +6,7 @@ mod announcer;
 pub mod book;
 mod introductions;
 
-pub use announcer::Announcer;
+pub use announcer::{Announcer, local_ip_towards};
 pub use introductions::{Introduced, Introductions, introductions};
 
 use super::{policy, wire::Peer};
@@ -57,15 +57,19 @@ pub struct Proxies {
 
 /// What the task is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
-    Keep(Phase),
-    Leave,
+struct Orders {
+    phase: Phase,
+    /// Grows when the announcer has something new to say.
+    edition: u64,
+    leave: bool,
 }
 
 /// The running leases of one node.
 #[derive(Debug)]
 pub struct Leases {
-    orders: watch::Sender<Order>,
+    orders: watch::Sender<Orders>,
+    /// The phase that every proxy with a lease of ours knows.
+    told: watch::Receiver<Phase>,
     task: JoinHandle<()>,
 }
 
@@ -81,7 +85,9 @@ impl Leases {
         introduced: Introduced,
         connected: Arc<AtomicU32>,
     ) -> Self {
-        let (orders, ordered) = watch::channel(Order::Keep(Phase::Serving));
+        let serving = Orders { phase: Phase::Serving, edition: 0, leave: false };
+        let (orders, ordered) = watch::channel(serving);
+        let (telling, told) = watch::channel(Phase::Serving);
         let keeper = Keeper {
             book: Book::new(announcer.identity.nonce.clone()),
             client: OperationsClient::new(TIMEOUT).with_tls(proxies.tls.clone()),
@@ -89,22 +95,38 @@ impl Leases {
             proxies,
             connected,
             view: introduced.view,
+            telling,
             origin: Instant::now(),
             announcements: JoinSet::new(),
             resolutions: JoinSet::new(),
         };
         let task = tokio::spawn(keeper.run(ordered, introduced.receiver));
-        Self { orders, task }
+        Self { orders, told, task }
+    }
+
+    /// Tells every proxy, now, what the announcer says: that has changed.
+    pub fn announce_anew(&self) {
+        self.orders.send_modify(|orders| orders.edition += 1);
     }
 
     /// Tells every proxy, now, that no new requests are wanted.
     pub fn drain(&self) {
-        self.orders.send_replace(Order::Keep(Phase::Draining));
+        self.orders.send_modify(|orders| orders.phase = Phase::Draining);
+    }
+
+    /// After [`Leases::drain`]: resolves when every proxy with a lease of ours has heard it, or could not be
+    /// reached in time.
+    pub async fn drained(&self) {
+        let mut told = self.told.clone();
+        let heard = told.wait_for(|phase| *phase == Phase::Draining);
+        if tokio::time::timeout(TIMEOUT, heard).await.is_err() {
+            tracing::debug!("not every proxy heard that this node drains");
+        }
     }
 
     /// Tells every proxy goodbye; waits until they heard it, or could not be reached in time.
     pub async fn leave(self) {
-        self.orders.send_replace(Order::Leave);
+        self.orders.send_modify(|orders| orders.leave = true);
         // An announcement under way, then the goodbye itself.
         if tokio::time::timeout(2 * TIMEOUT, self.task).await.is_err() {
             tracing::debug!("not every proxy heard the goodbye; the leases will end by themselves");
@@ -120,6 +142,7 @@ struct Keeper {
     proxies: Proxies,
     connected: Arc<AtomicU32>,
     view: Arc<ArcSwap<Vec<LeaseView>>>,
+    telling: watch::Sender<Phase>,
     origin: Instant,
     announcements: JoinSet<Announced>,
     resolutions: JoinSet<Resolved>,
@@ -141,17 +164,24 @@ struct Resolved {
 impl Keeper {
     async fn run(
         mut self,
-        mut orders: watch::Receiver<Order>,
+        mut orders: watch::Receiver<Orders>,
         mut introduced: mpsc::Receiver<Endpoint>,
     ) {
         for name in 0..self.proxies.configured.len() {
             self.resolve(name, Duration::ZERO);
         }
         loop {
-            let Order::Keep(phase) = *orders.borrow_and_update() else { break };
-            let standing = Standing { phase, generation: self.announcer.identity.generation() };
+            let Orders { phase, edition, leave } = *orders.borrow_and_update();
+            if leave {
+                break;
+            }
+            let generation = self.announcer.identity.generation();
+            let standing = Standing { phase, generation, edition };
             self.announce(standing);
             self.show();
+            if self.book.has_told(standing) {
+                self.telling.send_replace(phase);
+            }
             tokio::select! {
                 Some(Ok(announced)) = self.announcements.join_next() => self.announced(announced),
                 Some(Ok(resolved)) = self.resolutions.join_next() => self.resolved(resolved),

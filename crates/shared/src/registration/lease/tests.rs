@@ -3,7 +3,7 @@ use crate::{
     MetricsCollector, OperationsServer,
     config::{Config, RegistrationConfig},
     identity::NodeIdentity,
-    membership::NodeType,
+    membership::{ModelRef, NodeType},
     operations_server::Registrations,
     registration::{registry::Registry, secrets::Secrets},
 };
@@ -16,7 +16,7 @@ fn announcer(identity: &Arc<NodeIdentity>) -> Announcer {
         operations: ([127, 0, 0, 1], 6100).into(),
         advertise: None,
         capabilities: Vec::new(),
-        models: Vec::new(),
+        models: Box::new(Vec::new),
         fingerprint: Box::new(|| None),
         max_concurrency: None,
         token: None,
@@ -82,6 +82,34 @@ async fn a_proxy_that_does_not_answer_delays_no_other() {
     assert!(held(healthy.bind_addr()) && !held(silent));
     leases.leave().await;
     assert_eq!(registry.peers().peers[0].state.as_str(), "gone");
+}
+
+#[tokio::test]
+async fn what_changes_is_told_at_once_and_so_is_the_end() {
+    let (server, registry) = proxy().await;
+    let identity = identity();
+    let models = Arc::<std::sync::Mutex<Vec<ModelRef>>>::default();
+    let read = Arc::clone(&models);
+    let announcer = Announcer {
+        models: Box::new(move || read.lock().expect("models").clone()),
+        ..announcer(&identity)
+    };
+    let connected = Arc::<AtomicU32>::default();
+    let (_introductions, told) = introductions();
+    let known = proxies(&[server.bind_addr()]);
+    let leases = Leases::start(announcer, known, told, Arc::clone(&connected));
+    wait_for(&connected, 1).await;
+    let before = Instant::now();
+    models.lock().expect("models").push(ModelRef { id: "m".into(), sha256: None });
+    leases.announce_anew();
+    while registry.peers().peers[0].models.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(before.elapsed() < Duration::from_secs(2), "not at the next renewal");
+    leases.drain();
+    leases.drained().await;
+    assert_eq!(registry.peers().peers[0].state.as_str(), "draining");
+    leases.leave().await;
 }
 
 #[tokio::test]

@@ -22,8 +22,21 @@ fn book(count: u8) -> Book {
     book
 }
 
-const SERVING: Standing = Standing { phase: Phase::Serving, generation: Generation(1) };
+const SERVING: Standing = Standing { phase: Phase::Serving, generation: Generation(1), edition: 0 };
 const DRAINING: Standing = Standing { phase: Phase::Draining, ..SERVING };
+
+#[test]
+fn a_new_edition_is_told_to_whoever_holds_our_lease() {
+    let mut book = book(2);
+    assert_eq!(told(&mut book, at(0), SERVING), [1, 2]);
+    finish(&mut book, at(0), 1, held("p1"));
+    finish(&mut book, at(0), 2, Outcome::Failed);
+    let edited = Standing { edition: 1, ..SERVING };
+    assert!(book.has_told(SERVING) && !book.has_told(edited));
+    assert_eq!(told(&mut book, at(0), edited), [1], "the other is not due");
+    book.finished(at(0), proxy(1).address, edited, held("p1"), 0.5);
+    assert!(book.has_told(edited));
+}
 
 /// Who is told at `now`.
 fn told(book: &mut Book, now: Time, standing: Standing) -> Vec<u8> {
