@@ -18,7 +18,8 @@ use crate::{
     metrics::ProxyMetrics,
     models,
     prompt::{self, PromptHashes},
-    reading, relay,
+    reading,
+    relay::{self, Patience},
     route::Route,
     routing::{self, Fleet, prefix::StreamSeen},
     stream::is_event_stream,
@@ -213,10 +214,10 @@ impl Gateway {
         }
         visit.reserve(keys.need)?;
         let waited = if exchange.route.takes_a_place() {
-            let placed = pin!(visit.wait(&keys.model, caller.priority()));
+            let until = self.until(exchange);
             let waited = tokio::select! {
                 biased;
-                waited = placed => waited?,
+                waited = visit.wait(&keys.model, caller.priority(), until) => waited?,
                 () = client.gone() => return Err(Interruption::ClientGone),
             };
             self.metrics.waited(exchange.line.model.as_deref().unwrap_or_default(), waited);
@@ -225,7 +226,8 @@ impl Gateway {
             Duration::ZERO
         };
         let rules = &self.transform.request;
-        let outgoing = outgoing(client.header(), exchange, caller, rules, body.bytes.clone());
+        let mut outgoing = outgoing(client.header(), exchange, caller, rules, body.bytes.clone());
+        outgoing.until = self.until(exchange);
         let answer = {
             let attempts = &mut exchange.attempts;
             let dispatched = pin!(self.dispatcher.dispatch(&keys, &outgoing, attempts));
@@ -245,6 +247,12 @@ impl Gateway {
         let answer = answer?;
         exchange.line.backend = Some(answer.node().id.clone());
         Ok(answer)
+    }
+
+    /// When the request has to be over.
+    fn until(&self, exchange: &Exchange) -> Option<tokio::time::Instant> {
+        let total = Duration::from_millis(self.timeouts.total_ms?);
+        Some(tokio::time::Instant::now() - exchange.elapsed() + total)
     }
 
     /// Says what routing would do with the request, and why.
@@ -325,7 +333,12 @@ impl Gateway {
         answer: &mut Answer,
         visit: &mut Visit<'_>,
     ) -> Result<(), Interruption> {
-        let patience = Duration::from_millis(self.timeouts.idle_ms);
+        let node = Arc::clone(answer.node());
+        let patience = Patience {
+            idle: Duration::from_millis(self.timeouts.idle_ms),
+            until: self.until(exchange),
+            is_gone: &|| self.dispatcher.is_gone(&node),
+        };
         let head = &answer.response.head;
         let is_stream = is_event_stream(&head.headers);
         let length = if is_stream { None } else { head.length };
@@ -355,7 +368,7 @@ impl Gateway {
                     Ordering::Greater => stream.event(),
                 }
             };
-            let relayed = relay::events(client, &mut answer.response, patience, sent, came).await;
+            let relayed = relay::events(client, &mut answer.response, &patience, sent, came).await;
             if relayed.is_ok() {
                 answer.ticket.streamed(&StreamSeen {
                     tokens: stream.events,
@@ -369,8 +382,8 @@ impl Gateway {
             if is_computed {
                 answer.ticket.unobserved();
             }
-            relay::body(client, &mut answer.response, patience, sent, |piece| usage.piece(piece))
-                .await
+            let came = |piece: &[u8]| usage.piece(piece);
+            relay::body(client, &mut answer.response, &patience, sent, came).await
         };
         // Of a refusal nothing was computed.
         if is_computed {

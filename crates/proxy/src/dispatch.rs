@@ -18,17 +18,20 @@ use crate::{
     retry::{Budget, Outliers},
     routing::{Candidates, Fleet, Opinion, Policy, Prompt, RouteRequest, Ticket},
     upstream::{
-        Connection, Incarnation, NodeFields, OutgoingRequest, Pool, Response, Retry, UpstreamError,
+        Connection, Incarnation, NodeFields, OutgoingRequest, PULSE, Pool, Response, Retry,
+        UpstreamError,
     },
 };
 use inferno_shared::{
     config::{ProxyConfig, ProxyRetry},
-    membership::{CandidateList, InFlight, NodeView, Snapshot},
+    membership::{CandidateList, InFlight, NodeState, NodeView, Snapshot},
 };
 use std::{
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::time::timeout;
 
 /// What a request is routed by.
 #[derive(Debug, Default)]
@@ -178,7 +181,7 @@ impl Dispatcher {
             let in_flight = node.load.acquire();
             let mut attempt = attempts.begin(node);
             self.metrics.attempts.inc();
-            let error = match self.ask(&attempt, outgoing).await {
+            let error = match self.ask_while_there(&attempt, outgoing).await {
                 Ok(response) => {
                     attempt.answered(response.head.status);
                     let prompt_tokens = keys.prompt.tokens.into();
@@ -220,6 +223,30 @@ impl Dispatcher {
         answer.attempt.completed();
     }
 
+    /// One node's answer, unless the membership loses the node before that: then it hangs, or its machine is gone,
+    /// and nothing else would tell for a long time.
+    async fn ask_while_there(
+        &self,
+        attempt: &Attempt,
+        outgoing: &OutgoingRequest,
+    ) -> Result<Response, UpstreamError> {
+        let mut asked = pin!(self.ask(attempt, outgoing));
+        loop {
+            match timeout(PULSE, asked.as_mut()).await {
+                Ok(answered) => return answered,
+                Err(_) if self.is_gone(attempt.node()) => return Err(UpstreamError::Gone),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether the membership has lost that incarnation.
+    pub(crate) fn is_gone(&self, node: &NodeView) -> bool {
+        self.members().get(&node.id).is_none_or(|known| {
+            known.generation != node.generation || known.state == NodeState::Gone
+        })
+    }
+
     /// One node's answer.
     ///
     /// A connection that went stale in the pool is not the node's failure: a new one is tried. But
@@ -231,11 +258,14 @@ impl Dispatcher {
         outgoing: &OutgoingRequest,
     ) -> Result<Response, UpstreamError> {
         let node = &**attempt.node();
+        let left =
+            outgoing.until.map(|until| until.saturating_duration_since(Instant::now().into()));
+        let patience = left.map_or(self.first_byte, |left| left.min(self.first_byte));
         let fields = NodeFields::of(node, attempt.traceparent());
         let pooled = self.pool.take(&node.into(), outgoing.may_reuse);
         let mut unanswered = None;
         if let Some(connection) = pooled {
-            match connection.exchange(outgoing, &fields, self.first_byte).await {
+            match connection.exchange(outgoing, &fields, patience).await {
                 Err(error @ UpstreamError::Unanswered(_)) if outgoing.replayable => {
                     unanswered = Some(error);
                 }
@@ -243,7 +273,7 @@ impl Dispatcher {
             }
         }
         match Connection::open(node.address, self.connect).await {
-            Ok(connection) => connection.exchange(outgoing, &fields, self.first_byte).await,
+            Ok(connection) => connection.exchange(outgoing, &fields, patience).await,
             Err(error) => {
                 if matches!(error, UpstreamError::ConnectRefused) {
                     self.fleet.report_connect_refused(&node.id, node.generation);

@@ -66,7 +66,9 @@ pub(crate) enum RequestError {
     Limited(#[from] Limited),
     #[error("{limit} requests wait for a backend (proxy.limits.queue_max)")]
     QueueFull { limit: usize },
-    #[error("no backend was free within {after:?} (proxy.limits.queue_timeout_ms)")]
+    #[error(
+        "no backend was free within {after:?} (proxy.limits.queue_timeout_ms, proxy.timeouts.total_ms)"
+    )]
     QueueTimeout { after: Duration },
     #[error("request body is not JSON: {detail}")]
     MalformedJson { detail: String },

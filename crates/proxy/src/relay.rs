@@ -4,7 +4,7 @@ use crate::{
     downstream::Client,
     error::{Interruption, RequestError},
     stream::{COMMENT, EventSplitter},
-    upstream::Response,
+    upstream::{PULSE, Response, UpstreamError},
 };
 use bytes::Bytes;
 use std::time::Duration;
@@ -14,21 +14,58 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 /// are the longest that one that left can hold its slot.
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
 
+/// How long a backend may be silent within an answer.
+pub(crate) struct Patience<'a> {
+    /// Between two pieces.
+    pub(crate) idle: Duration,
+    /// When all of the answer has to be there.
+    pub(crate) until: Option<Instant>,
+    /// Whether the membership has lost the backend: whoever is silent and gone will say no more.
+    pub(crate) is_gone: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Patience<'_> {
+    /// The next piece after one at `since`. Cancelling loses nothing.
+    async fn next(
+        &self,
+        response: &mut Response,
+        since: Instant,
+    ) -> Result<Option<Bytes>, UpstreamError> {
+        let silent = since + self.idle;
+        let deadline = self.until.map_or(silent, |until| until.min(silent));
+        if self.until.is_some_and(|until| until <= Instant::now()) {
+            // However much more it has to say.
+            return Err(UpstreamError::IdleTimeout);
+        }
+        loop {
+            let look = Instant::now() + PULSE;
+            match response.next(deadline.min(look)).await {
+                Err(UpstreamError::IdleTimeout) if look < deadline => {
+                    if (self.is_gone)() {
+                        return Err(UpstreamError::GoneWithin);
+                    }
+                }
+                came => return came,
+            }
+        }
+    }
+}
+
 /// Passes on a body that is not an event stream, adding its bytes to `sent`. The backend may be
-/// silent for `patience`. `came` is shown each piece.
+/// silent as `patience` has it. `came` is shown each piece.
 ///
 /// If the backend is lost, closing the connection is the only way to say so.
 pub(crate) async fn body(
     client: &mut Client,
     response: &mut Response,
-    patience: Duration,
+    patience: &Patience<'_>,
     sent: &mut u64,
     mut came: impl FnMut(&[u8]),
 ) -> Result<(), Interruption> {
     loop {
         let piece = tokio::select! {
             biased;
-            piece = response.next(Instant::now() + patience) => piece,
+            piece = patience.next(response, Instant::now()) => piece,
             () = client.gone() => return Err(Interruption::ClientGone),
         };
         let Some(piece) = piece.map_err(|error| Interruption::Truncated(error.into()))? else {
@@ -41,7 +78,7 @@ pub(crate) async fn body(
 }
 
 /// Passes on an event stream, each event as soon as it is whole, adding its bytes to `sent`. The
-/// backend may be silent for `patience`. `came` is shown the events that each piece completed, and told its number,
+/// backend may be silent as `patience` has it. `came` is shown the events that each piece completed, and told its number,
 /// from 1 on.
 ///
 /// If the backend is lost, an event says so and the stream ends without `[DONE]`.
@@ -51,7 +88,7 @@ pub(crate) async fn body(
 pub(crate) async fn events(
     client: &mut Client,
     response: &mut Response,
-    patience: Duration,
+    patience: &Patience<'_>,
     sent: &mut u64,
     mut came: impl FnMut(u32, &[u8]),
 ) -> Result<(), Interruption> {
@@ -59,12 +96,12 @@ pub(crate) async fn events(
     let mut splitter = EventSplitter::default();
     let mut probe = interval(PROBE_INTERVAL);
     probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut deadline = Instant::now() + patience;
+    let mut since = Instant::now();
     loop {
         let half_closed = client.may_still_read();
         let piece = tokio::select! {
             biased;
-            piece = response.next(deadline) => piece,
+            piece = patience.next(response, since) => piece,
             () = client.gone(), if !half_closed => {
                 if client.may_still_read() { continue } else { return Err(Interruption::ClientGone) }
             }
@@ -73,7 +110,7 @@ pub(crate) async fn events(
                 continue;
             }
         };
-        deadline = Instant::now() + patience;
+        since = Instant::now();
         let ended = matches!(piece, Ok(None));
         let is_piece = matches!(piece, Ok(Some(_)));
         let events = piece.and_then(|piece| match piece {

@@ -251,7 +251,7 @@ impl Visit<'_> {
         Ok(())
     }
 
-    /// Waits for a place with the backends of `model`; how long it had to.
+    /// Waits for a place with the backends of `model`, and no longer than `until`; how long it had to.
     ///
     /// # Errors
     /// If too many wait, or it took too long.
@@ -259,11 +259,14 @@ impl Visit<'_> {
         &mut self,
         model: &str,
         priority: i32,
+        until: Option<tokio::time::Instant>,
     ) -> Result<Duration, RequestError> {
         let (admission, began) = (self.admission, Instant::now());
         self.place = self.take_place(model.into(), priority);
         if let Place::Waiting { called, model, .. } = &mut self.place {
             let patience = Duration::from_millis(admission.limits.queue_timeout_ms);
+            let left = until.map(|until| until.saturating_duration_since(began.into()));
+            let patience = left.map_or(patience, |left| left.min(patience));
             let Ok(verdict) = timeout(patience, called).await else {
                 admission.metrics.limited(QUEUE_TIMEOUT);
                 return Err(RequestError::QueueTimeout { after: patience });

@@ -34,6 +34,8 @@ pub(crate) struct OutgoingRequest {
     pub(crate) may_reuse: bool,
     /// Its answer has no body.
     is_head: bool,
+    /// When all of its answer has to be there.
+    pub(crate) until: Option<Instant>,
 }
 
 impl OutgoingRequest {
@@ -52,7 +54,7 @@ impl OutgoingRequest {
             head::field(&mut head, "content-length", body.len().to_string().as_bytes());
         }
         let (may_reuse, is_head) = (replayable || method.is_safe(), *method == Method::HEAD);
-        Self { head, internal: BytesMut::new(), body, replayable, may_reuse, is_head }
+        Self { head, internal: BytesMut::new(), body, replayable, may_reuse, is_head, until: None }
     }
 
     /// The same with one more field for backends of ours, which [`head::field`] can write. A foreign engine is

@@ -17,7 +17,10 @@ pub(crate) use connection::{Connection, NodeFields, OutgoingRequest, Response};
 pub(crate) use head::{CodecError, ResponseHead};
 pub(crate) use pool::{Incarnation, Pool};
 
-use std::io;
+use std::{io, time::Duration};
+
+/// How often it is asked, while a backend is silent, whether the membership still has it.
+pub(crate) const PULSE: Duration = Duration::from_secs(1);
 
 /// What went wrong between this proxy and a backend.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,12 @@ pub(crate) enum UpstreamError {
     /// The connection ended within an answer.
     #[error("connection closed within the answer: {0}")]
     Lost(#[source] io::Error),
+    /// No answer, and the membership has lost the backend meanwhile: it hangs, or its machine is gone.
+    #[error("no answer, and the backend is gone")]
+    Gone,
+    /// The answer stopped, and the membership has lost the backend meanwhile.
+    #[error("the answer stopped, and the backend is gone")]
+    GoneWithin,
     /// No answer within `proxy.timeouts.first_byte_ms`.
     #[error("no answer in time")]
     FirstByteTimeout,
@@ -64,20 +73,24 @@ impl UpstreamError {
     pub(crate) fn retry(&self) -> Retry {
         match self {
             Self::ConnectRefused | Self::ConnectTimeout | Self::Connect(_) => Retry::Free,
-            Self::Unanswered(_) => Retry::Replay,
-            Self::Lost(_) | Self::FirstByteTimeout | Self::IdleTimeout | Self::Protocol(_) => {
-                Retry::No
-            }
+            Self::Unanswered(_) | Self::Gone => Retry::Replay,
+            Self::Lost(_)
+            | Self::GoneWithin
+            | Self::FirstByteTimeout
+            | Self::IdleTimeout
+            | Self::Protocol(_) => Retry::No,
         }
     }
 
     /// Every value of the metric's `kind` label.
-    pub(crate) const KINDS: [&'static str; 8] = [
+    pub(crate) const KINDS: [&'static str; 10] = [
         "connect_refused",
         "connect_timeout",
         "connect",
         "unanswered",
         "lost",
+        "gone",
+        "gone_within",
         "first_byte_timeout",
         "idle_timeout",
         "protocol",
@@ -91,6 +104,8 @@ impl UpstreamError {
             Self::Connect(_) => "connect",
             Self::Unanswered(_) => "unanswered",
             Self::Lost(_) => "lost",
+            Self::Gone => "gone",
+            Self::GoneWithin => "gone_within",
             Self::FirstByteTimeout => "first_byte_timeout",
             Self::IdleTimeout => "idle_timeout",
             Self::Protocol(_) => "protocol",
@@ -101,7 +116,7 @@ impl UpstreamError {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::ConnectRefused | Self::ConnectTimeout | Self::Connect(_) => "backend_unreachable",
-            Self::Unanswered(_) | Self::Lost(_) => "backend_lost",
+            Self::Unanswered(_) | Self::Lost(_) | Self::Gone | Self::GoneWithin => "backend_lost",
             Self::FirstByteTimeout | Self::IdleTimeout => "backend_timeout",
             Self::Protocol(_) => "backend_protocol_error",
         }
@@ -113,7 +128,9 @@ impl UpstreamError {
             Retry::Free => "The backend cannot be reached; try again shortly.",
             Retry::Replay => "The backend was lost before it answered.",
             Retry::No => match self {
-                Self::Lost(_) => "The backend was lost before the answer was complete.",
+                Self::Lost(_) | Self::GoneWithin => {
+                    "The backend was lost before the answer was complete."
+                }
                 Self::Protocol(_) => "The backend's answer is not valid.",
                 _ => "The backend did not answer in time.",
             },
@@ -134,6 +151,8 @@ mod tests {
             UpstreamError::Connect(io()),
             UpstreamError::Unanswered(io()),
             UpstreamError::Lost(io()),
+            UpstreamError::Gone,
+            UpstreamError::GoneWithin,
             UpstreamError::FirstByteTimeout,
             UpstreamError::IdleTimeout,
             UpstreamError::Protocol(CodecError::Chunk),

@@ -29,6 +29,7 @@ fn config() -> ProxyConfig {
             first_byte_ms: 500,
             idle_ms: 200,
             request_read_ms: 200,
+            ..ProxyTimeouts::default()
         },
         limits: ProxyLimits { requests_max: AT_ONCE, ..ProxyLimits::default() },
         retry: ProxyRetry { eject_after: 0, ..ProxyRetry::default() },

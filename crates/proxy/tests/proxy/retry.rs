@@ -2,10 +2,10 @@
 
 use super::support::{Backend, Message, Proxy, Wire, chat, node, ok, post, within};
 use inferno_shared::{
-    config::{ProxyConfig, ProxyRetry, RoutingConfig, RoutingPolicy},
+    config::{ProxyConfig, ProxyRetry, ProxyTimeouts, RoutingConfig, RoutingPolicy},
     membership::NodeState,
 };
-use std::{sync::Arc, task::Poll};
+use std::{sync::Arc, task::Poll, time::Duration};
 use tokio::net::TcpListener;
 
 /// Round robin over `nodes`, so that the test knows who is asked first.
@@ -423,4 +423,90 @@ async fn a_request_that_is_sent_once_takes_only_a_connection_that_is_sure() {
     // Dies with the request: neither this one is asked again nor another.
     drop(upstream);
     assert_eq!(client.message().await.code(), "backend_lost");
+}
+
+fn state(
+    node: &Arc<inferno_shared::membership::NodeView>,
+    state: NodeState,
+) -> Arc<inferno_shared::membership::NodeView> {
+    Arc::new(inferno_shared::membership::NodeView { state, ..(**node).clone() })
+}
+
+#[tokio::test]
+async fn a_backend_that_hangs_and_is_lost_to_the_membership_is_not_waited_for() {
+    let (hangs, lives) = (Backend::start("a").await, Backend::start("b").await);
+    let proxy = in_turn(vec![Arc::clone(&hangs.node), Arc::clone(&lives.node)]);
+    let mut client = proxy.send(chat("").as_bytes()).await;
+    let (_hung, _) = hangs.receive().await;
+    proxy.members.set(vec![state(&hangs.node, NodeState::Suspect), Arc::clone(&lives.node)]);
+    proxy.members.set(vec![state(&hangs.node, NodeState::Gone), Arc::clone(&lives.node)]);
+    let (mut upstream, _) = lives.receive().await;
+    upstream.say(ok("{}")).await;
+    assert_eq!(client.message().await.status(), 200);
+    proxy.settled().await;
+    assert_eq!((hangs.in_flight(), lives.in_flight()), (0, 0));
+    let counted = "inferno_proxy_upstream_errors_total{kind=\"gone\"} 1";
+    assert!(proxy.metrics_text().contains(counted), "the first attempt is seen");
+}
+
+#[tokio::test]
+async fn a_stream_whose_backend_hangs_and_is_lost_ends_with_an_error() {
+    let (proxy, backend) = Proxy::with_backend().await;
+    let mut client = proxy.send(chat(r#","stream":true"#).as_bytes()).await;
+    let (mut upstream, _) = backend.receive().await;
+    upstream.say(super::support::EVENTS).await;
+    upstream.say_chunk("data: 1\n\n").await;
+    client.head().await;
+    client.event().await;
+    proxy.members.set(vec![state(&backend.node, NodeState::Gone)]);
+    let event = client.event().await;
+    assert!(
+        event.contains("backend_lost") && event.contains("before the answer was complete"),
+        "{event}"
+    );
+    assert_eq!(client.chunk().await, None);
+}
+
+#[tokio::test]
+async fn whoever_streams_on_is_not_cut_for_being_lost_to_the_membership() {
+    let (proxy, backend) = Proxy::with_backend().await;
+    let mut client = proxy.send(chat(r#","stream":true"#).as_bytes()).await;
+    let (mut upstream, _) = backend.receive().await;
+    proxy.members.set(vec![state(&backend.node, NodeState::Gone)]);
+    upstream.say(super::support::EVENTS).await;
+    client.head().await;
+    // Longer than it is asked about the membership, and never silent for so long.
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_millis(1_500) {
+        upstream.say_chunk("data: 1\n\n").await;
+        assert_eq!(client.event().await, "data: 1\n\n");
+    }
+    upstream.say(super::support::END).await;
+    assert_eq!(client.chunk().await, None);
+}
+
+#[tokio::test]
+async fn all_of_a_request_has_a_time_limit() {
+    let timeouts = ProxyTimeouts { total_ms: Some(300), ..ProxyTimeouts::default() };
+    let proxy = Proxy::start(ProxyConfig { timeouts, ..ProxyConfig::default() });
+    let backend = Backend::start("b").await;
+    proxy.members.set(vec![Arc::clone(&backend.node)]);
+    let mut client = proxy.send(chat("").as_bytes()).await;
+    let (_upstream, _) = backend.receive().await;
+    let answer = client.message().await;
+    assert_eq!((answer.status(), answer.code().as_str()), (504, "backend_timeout"));
+    let mut client = proxy.send(chat(r#","stream":true"#).as_bytes()).await;
+    let (mut upstream, _) = backend.receive().await;
+    upstream.say(super::support::EVENTS).await;
+    client.head().await;
+    // However busily it streams.
+    within("the end of its time", async {
+        while upstream.try_say("9\r\ndata: 1\n\n\r\n").await {
+            if client.event().await.contains("backend_timeout") {
+                break;
+            }
+        }
+    })
+    .await;
+    assert_eq!(client.chunk().await, None);
 }

@@ -341,6 +341,12 @@ pub const KEYS: &[Key] = &[
         "Between two pieces of an answer, and between two requests of one connection.",
     ),
     key(
+        "proxy.timeouts.total_ms",
+        Milliseconds(AT_LEAST_1),
+        "From a request's header to the end of its answer, the time it waits included; 504 above, or the end of the stream with an error.",
+    )
+    .or("as long as it takes"),
+    key(
         "proxy.timeouts.request_read_ms",
         Milliseconds(AT_LEAST_1),
         "For a client to send its body; 408 above.",

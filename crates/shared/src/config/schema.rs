@@ -351,6 +351,8 @@ pub struct ProxyTimeouts {
     pub first_byte_ms: u64,
     /// Between two pieces of an answer, and between two requests of one connection.
     pub idle_ms: u64,
+    /// From a request's header to the end of its answer; none: as long as it takes.
+    pub total_ms: Option<u64>,
     /// For a client to send its body.
     pub request_read_ms: u64,
 }
@@ -547,7 +549,13 @@ impl Default for ProxyRetry {
 
 impl Default for ProxyTimeouts {
     fn default() -> Self {
-        Self { connect_ms: 2_000, first_byte_ms: 600_000, idle_ms: 60_000, request_read_ms: 30_000 }
+        Self {
+            connect_ms: 2_000,
+            first_byte_ms: 600_000,
+            idle_ms: 60_000,
+            total_ms: None,
+            request_read_ms: 30_000,
+        }
     }
 }
 
