@@ -218,12 +218,13 @@ impl Client {
         mut headers: HeaderMap,
         length: Option<u64>,
     ) -> Result<(), ClientGone> {
+        // First: what is granted says of caches what the configuration must not take back.
+        self.transform.response.apply(&mut headers);
         for (name, value) in &self.granted {
             headers.append(name, value.clone());
         }
         let (mut parts, ()) = http::Response::new(()).into_parts();
         (parts.status, parts.headers) = (status, headers);
-        self.transform.response.apply(&mut parts.headers);
         let mut head = ResponseHeader::from(parts);
         self.frame(&mut head, length).map_err(|_| ClientGone)?;
         if *self.stopping.borrow() {

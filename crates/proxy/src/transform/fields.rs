@@ -5,7 +5,7 @@
 //! by every `config show`.
 
 use super::{TransformError, check_count};
-use crate::headers;
+use crate::{cors, headers};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use inferno_shared::config::{HeaderField, ProxyHeaders};
 
@@ -124,6 +124,8 @@ impl FieldRules {
 }
 
 const CREDENTIALS: &str = "a client's credentials stay at the proxy, and none belong in the configuration, which `config show` prints";
+/// What the names of all fields that tell of limits begin with.
+const RATE_LIMIT: &str = "x-ratelimit-";
 const PROXYS_OWN: &str = "the proxy writes it itself";
 
 fn refused_of_requests(name: &HeaderName) -> Option<&'static str> {
@@ -146,11 +148,17 @@ fn refused_of_responses(name: &HeaderName) -> Option<&'static str> {
     let own = [
         header::DATE,
         header::RETRY_AFTER,
+        headers::RETRY_AFTER_MS.clone(),
         header::ALLOW,
         header::WWW_AUTHENTICATE,
         headers::SHOULD_RETRY.clone(),
     ];
-    refused_of_both(name).or_else(|| own.contains(name).then_some(PROXYS_OWN))
+    match refused_of_both(name) {
+        Some(why) => Some(why),
+        None if cors::is_ours(name) => Some("proxy.cors.* says whom browsers let in"),
+        None if own.contains(name) || name.as_str().starts_with(RATE_LIMIT) => Some(PROXYS_OWN),
+        None => None,
+    }
 }
 
 /// What is neither for backends nor for clients.
@@ -272,7 +280,16 @@ mod tests {
             "traceparent",
             "tracestate",
         ];
-        let of_responses = ["date", "retry-after", "www-authenticate", "allow", "x-should-retry"];
+        let of_responses = [
+            "access-control-allow-origin",
+            "x-ratelimit-limit-tokens",
+            "retry-after-ms",
+            "date",
+            "retry-after",
+            "www-authenticate",
+            "allow",
+            "x-should-retry",
+        ];
         for (is_request, names) in
             [(true, &of_both[..]), (false, &of_both), (true, &of_requests), (false, &of_responses)]
         {
@@ -289,7 +306,7 @@ mod tests {
                 }
             }
         }
-        for name in ["server", "set-cookie", "access-control-allow-origin", "cache-control"] {
+        for name in ["server", "set-cookie", "vary", "cache-control"] {
             assert!(rules(false, &[], &[], &[name]).is_ok(), "{name}");
         }
         assert!(rules(true, &["user-agent: inferno"], &[], &["accept"]).is_ok());

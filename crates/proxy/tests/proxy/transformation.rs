@@ -13,7 +13,7 @@ use inferno_proxy::{
 };
 use inferno_shared::{
     Config, MetricsCollector,
-    config::{ConfigArgs, ProxyConfig, ProxyHeaders, RoutingConfig},
+    config::{ConfigArgs, ProxyConfig, ProxyCors, ProxyHeaders, RoutingConfig},
     membership::ModelRef,
 };
 use std::{path::Path, sync::Arc};
@@ -209,6 +209,18 @@ async fn header_fields_are_set_added_and_removed_in_both_directions() {
         assert_eq!(answer.headers["x-served-by"], "inferno");
         assert_eq!(answer.headers["content-type"], "application/json");
     }
+}
+
+#[tokio::test]
+async fn what_caches_are_told_of_origins_is_not_taken_back() {
+    let headers =
+        ProxyHeaders { response_set: parsed(&["vary: accept"]), ..ProxyHeaders::default() };
+    let allow_origins = vec!["https://app.example".into()];
+    let cors = ProxyCors { allow_origins, ..ProxyCors::default() };
+    let proxy = Proxy::start(ProxyConfig { headers, cors, ..ProxyConfig::default() });
+    let mut client = proxy.send(get("/v1/models").as_bytes()).await;
+    let head = String::from_utf8(client.rest_or_head().await).unwrap().to_lowercase();
+    assert!(head.contains("vary: accept\r\n") && head.contains("vary: origin\r\n"), "{head}");
 }
 
 #[tokio::test]
