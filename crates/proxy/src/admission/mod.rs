@@ -142,7 +142,7 @@ impl Admission {
     /// If the caller has as many in progress as it may, or had as many within a minute.
     pub(crate) fn enter(&self, caller: &Caller) -> Result<Visit<'_>, RequestError> {
         let tenant = caller.key_id().unwrap_or_default();
-        let limits = self.share(caller.limits().over(&self.key_limits));
+        let limits = self.share(&caller.limits().over(&self.key_limits));
         let entered = self.lobby.lock().tenants.enter(&tenant, &limits, self.now());
         let entered = entered.map_err(|limited| self.limited(limited))?;
         Ok(Visit {
@@ -158,7 +158,7 @@ impl Admission {
     }
 
     /// This proxy's part of `limits`.
-    fn share(&self, limits: KeyLimits) -> KeyLimits {
+    fn share(&self, limits: &KeyLimits) -> KeyLimits {
         let proxies = self.proxies.load(Relaxed);
         let part = |limit: Option<u64>| limit.map(|limit| (limit / proxies).max(1));
         KeyLimits {
