@@ -1,14 +1,15 @@
 //! One request's journey, top to bottom.
 
+mod request;
+
 use crate::{
-    admission::{Admission, Lobby, Need, UsageReader, Visit},
+    admission::{Admission, Lobby, UsageReader, Visit},
     auth::Caller,
-    body::{Bodies, Body},
+    body::Bodies,
     cors::Cors,
-    dispatch::{Answer, Dispatcher, RouteKeys},
+    dispatch::{Answer, Dispatcher},
     downstream::{Client, Incoming},
     drain::Drain,
-    envelope::Envelope,
     error::{Interruption, RequestError},
     exchange::Exchange,
     explain,
@@ -17,20 +18,17 @@ use crate::{
     limits::Requests,
     metrics::ProxyMetrics,
     models,
-    prompt::{self, PromptHashes},
-    reading,
     relay::{self, Patience},
     route::Route,
     routing::{self, Fleet, prefix::StreamSeen},
     stream::is_event_stream,
-    transform::{self, Defaults, FieldRules, Transform},
-    upstream::OutgoingRequest,
+    transform::Transform,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use inferno_shared::config::{ProxyConfig, ProxyTimeouts, RoutingPolicy};
 use pingora_core::{apps::ReusedHttpStream, protocols::http::ServerSession, server::ShutdownWatch};
-use pingora_http::RequestHeader;
+use request::{admit, outgoing};
 use std::{
     cmp::Ordering,
     pin::pin,
@@ -213,7 +211,7 @@ impl Gateway {
             exchange.line.model = Some(keys.model.clone());
         }
         visit.reserve(keys.need)?;
-        let waited = if exchange.route.takes_a_place() {
+        let waited = if exchange.route.takes_a_place(&client.header().method) {
             let until = self.until(exchange);
             let waited = tokio::select! {
                 biased;
@@ -271,58 +269,6 @@ impl Gateway {
         exchange.line.model = Some(keys.model.clone());
         let answer = explain::answer(self.policy, &keys, opinions);
         answer_json(client, exchange, answer).await
-    }
-
-    /// What the request is routed by. Its body becomes the one for the backend.
-    fn route_keys(
-        &self,
-        header: &RequestHeader,
-        exchange: &mut Exchange,
-        body: &mut Body,
-        caller: &Caller,
-    ) -> Result<RouteKeys, RequestError> {
-        let bytes = body.bytes.clone();
-        exchange.line.request_bytes = bytes.len() as u64;
-        let (route, passes_all) = (exchange.route, self.default_model.is_some());
-        let defaults = caller.defaults().filter(|_| route.has_defaults());
-        let mut missing = defaults.map(Defaults::missing);
-        let watch = |name: &str| missing.iter_mut().for_each(|missing| missing.saw(name));
-        let envelope = reading::read(route, &header.headers, &bytes, passes_all, watch)?;
-        let asked = self.asked(route, &envelope)?;
-        if !caller.may_use(asked) {
-            return Err(RequestError::ModelNotAllowed { model: asked.into() });
-        }
-        let target = self.transform.aliases.model(asked);
-        let named = envelope.model.as_ref().zip(target);
-        if let Some(changed) = transform::body::changed(&bytes, named, missing.as_ref()) {
-            body.replace(changed)?;
-        }
-        let (model, alias) = (target.unwrap_or(asked).to_owned(), target.map(|_| asked.to_owned()));
-        let tenant = caller.key_id();
-        let prompt = match route.has_prompt() {
-            true => {
-                let parts = [envelope.tools, envelope.prompt];
-                PromptHashes::of(&model, tenant.as_deref(), parts)
-            }
-            false => PromptHashes::without_blocks(bytes.len()),
-        };
-        let named = header.headers.get(&self.session_header).map(HeaderValue::as_bytes);
-        let session = named.or(envelope.session.as_deref().map(str::as_bytes));
-        let session = session.map(prompt::name);
-        let (tokens, assumed) = (prompt.tokens.into(), self.answer_tokens_assumed);
-        let need = Need::of(route, &envelope, defaults, tokens, assumed);
-        Ok(RouteKeys { prompt, need, session, model, alias })
-    }
-
-    /// The model that a request asks for, or the one for those that may ask for none.
-    fn asked<'a>(
-        &'a self,
-        route: Route,
-        envelope: &'a Envelope<'_>,
-    ) -> Result<&'a str, RequestError> {
-        let default = self.default_model.as_deref().filter(|_| route == Route::Passthrough);
-        let named = envelope.model.as_ref().map(|model| &*model.name);
-        named.or(default).ok_or(RequestError::MissingParameter { param: "model" })
     }
 
     /// The backend's answer becomes the client's.
@@ -387,12 +333,7 @@ impl Gateway {
         };
         // Of a refusal nothing was computed.
         if is_computed {
-            let prompt = answer.prompt_tokens;
-            let told = usage.told();
-            visit.used(told.unwrap_or_else(|| match exchange.route.generates() {
-                true => prompt + usage.guess(),
-                false => prompt,
-            }));
+            visit.used(usage.total(answer.prompt_tokens, exchange.route));
         }
         if let Err(Interruption::Truncated(error) | Interruption::Told(error)) = &relayed {
             self.dispatcher.note_lost(answer, error);
@@ -423,38 +364,4 @@ async fn answer_json(
     exchange.line.response_bytes = body.len() as u64;
     let headers = HeaderMap::from_iter([(REQUEST_ID.clone(), exchange.request_id.clone())]);
     Ok(client.answer_json(StatusCode::OK, headers, body).await?)
-}
-
-/// What can be refused before the body is read.
-fn admit(client: &Client, route: Route, passes_all: bool) -> Result<(), RequestError> {
-    if client.wants_upgrade() {
-        return Err(RequestError::UpgradeRequested);
-    }
-    let header = client.header();
-    if let Some(name) = headers::internal(&header.headers) {
-        return Err(RequestError::InternalHeader { name: name.to_string() });
-    }
-    route.check(&header.method, passes_all)
-}
-
-fn outgoing(
-    header: &RequestHeader,
-    exchange: &Exchange,
-    caller: &Caller,
-    rules: &FieldRules,
-    body: Bytes,
-) -> OutgoingRequest {
-    let target = header.uri.path_and_query().map_or("/", |target| target.as_str());
-    let state = exchange.tracestate.as_ref();
-    let headers = rules.over(headers::to_backend(&header.headers, &exchange.request_id, state));
-    let replayable = exchange.route.is_replayable();
-    let request = OutgoingRequest::new(&header.method, target, headers, body, replayable);
-    let request = match caller.key_id() {
-        Some(id) => request.with_internal(headers::TENANT, id.as_bytes()),
-        None => request,
-    };
-    match caller.priority() {
-        0 => request,
-        priority => request.with_internal(headers::PRIORITY, priority.to_string().as_bytes()),
-    }
 }

@@ -8,19 +8,13 @@
 //! *A header has a limit.* Pingora collects up to a mebibyte of one, and parses from its beginning whenever some of it
 //! comes: memory and time that a client could take for every connection. Its limit cannot be set, so the stream ends.
 
-use async_trait::async_trait;
+use crate::wrapped::wraps_a_stream;
 use bytes::{Buf, BytesMut};
-use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
-    TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest,
-};
+use pingora_core::protocols::Stream;
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
     task::{Context, Poll, ready},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -152,46 +146,7 @@ impl AsyncRead for ClientStream {
     }
 }
 
-#[async_trait]
-impl Shutdown for ClientStream {
-    async fn shutdown(&mut self) {
-        self.stream.shutdown().await;
-    }
-}
-
-#[async_trait]
-impl Peek for ClientStream {
-    async fn try_peek(&mut self, into: &mut [u8]) -> io::Result<bool> {
-        self.stream.try_peek(into).await
-    }
-}
-
-impl UniqueID for ClientStream {
-    fn id(&self) -> UniqueIDType {
-        self.stream.id()
-    }
-}
-
-/// Whether there is TLS below decides nothing any more: the protocol is known.
-impl Ssl for ClientStream {}
-
-impl GetTimingDigest for ClientStream {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.stream.get_timing_digest()
-    }
-}
-
-impl GetProxyDigest for ClientStream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.stream.get_proxy_digest()
-    }
-}
-
-impl GetSocketDigest for ClientStream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.stream.get_socket_digest()
-    }
-}
+wraps_a_stream!(ClientStream);
 
 #[cfg(test)]
 mod tests {

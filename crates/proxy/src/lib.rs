@@ -48,6 +48,7 @@ pub mod transform;
 mod unwritten;
 mod upstream;
 mod workers;
+mod wrapped;
 
 pub use metrics::METRICS;
 pub use routing::Fleet;

@@ -58,12 +58,14 @@ impl Route {
         matches!(self, Self::Chat | Self::Completions | Self::Passthrough)
     }
 
-    /// Whether a backend computes for it, and only so much at a time.
-    pub(crate) fn takes_a_place(self) -> bool {
-        matches!(
-            self,
-            Self::Chat | Self::Completions | Self::Embeddings | Self::Rerank | Self::Passthrough
-        )
+    /// Whether a backend computes for it, and only so much at a time. Of what passes through, whatever is no `POST`
+    /// looks or tidies up.
+    pub(crate) fn takes_a_place(self, method: &Method) -> bool {
+        match self {
+            Self::Chat | Self::Completions | Self::Embeddings | Self::Rerank => true,
+            Self::Passthrough => *method == Method::POST,
+            _ => false,
+        }
     }
 
     /// Whether its answer is text that was generated.
@@ -189,6 +191,14 @@ mod tests {
             assert_eq!(Route::of(path), route, "{path}");
             assert_eq!(Route::of(route.path().unwrap_or("/x")).path(), route.path(), "{path}");
         }
+    }
+
+    #[test]
+    fn what_is_computed_takes_a_place() {
+        assert!(Route::Chat.takes_a_place(&Method::POST));
+        assert!(Route::Passthrough.takes_a_place(&Method::POST));
+        assert!(!Route::Passthrough.takes_a_place(&Method::GET));
+        assert!(!Route::Tokenize.takes_a_place(&Method::POST));
     }
 
     #[test]

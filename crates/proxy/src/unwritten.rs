@@ -4,11 +4,8 @@
 //! is queued: the connection's task writes it when it is polled, as fast as the client reads, and
 //! tells nobody when that is over.
 
-use async_trait::async_trait;
-use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
-    TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest,
-};
+use crate::wrapped::wraps_a_stream;
+use pingora_core::protocols::Stream;
 use std::{
     io::{self, IoSlice},
     pin::Pin,
@@ -91,43 +88,4 @@ impl AsyncRead for Noting {
     }
 }
 
-#[async_trait]
-impl Shutdown for Noting {
-    async fn shutdown(&mut self) {
-        self.stream.shutdown().await;
-    }
-}
-
-#[async_trait]
-impl Peek for Noting {
-    async fn try_peek(&mut self, into: &mut [u8]) -> io::Result<bool> {
-        self.stream.try_peek(into).await
-    }
-}
-
-impl UniqueID for Noting {
-    fn id(&self) -> UniqueIDType {
-        self.stream.id()
-    }
-}
-
-/// Whether there is TLS below decides nothing any more: the protocol is known.
-impl Ssl for Noting {}
-
-impl GetTimingDigest for Noting {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.stream.get_timing_digest()
-    }
-}
-
-impl GetProxyDigest for Noting {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.stream.get_proxy_digest()
-    }
-}
-
-impl GetSocketDigest for Noting {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.stream.get_socket_digest()
-    }
-}
+wraps_a_stream!(Noting);

@@ -3,6 +3,7 @@
 //! Engines tell it in `usage`, at or near the end of an answer, and of a stream only where it was asked for. Where
 //! nobody tells, an event of a stream counts as a token, and so do four bytes of any other answer.
 
+use crate::route::Route;
 use memchr::memmem;
 use serde::Deserialize;
 
@@ -46,13 +47,19 @@ impl UsageReader {
         self.tail.extend_from_slice(last);
     }
 
+    /// Tokens of an answer of `route` and of its prompt, which has about `prompt`.
+    pub(crate) fn total(&self, prompt: u64, route: Route) -> u64 {
+        let answer = if route.generates() { self.guess() } else { 0 };
+        self.told().unwrap_or(prompt + answer)
+    }
+
     /// Tokens of prompt and answer, if the answer told them.
-    pub(crate) fn told(&self) -> Option<u64> {
+    fn told(&self) -> Option<u64> {
         self.told.or_else(|| total(&self.tail))
     }
 
     /// Tokens of the answer as far as it passed, roughly, if it is text.
-    pub(crate) fn guess(&self) -> u64 {
+    fn guess(&self) -> u64 {
         self.events + self.bytes / TOKEN_BYTES
     }
 }
@@ -90,6 +97,8 @@ mod tests {
         assert_eq!((reader.told(), reader.guess()), (None, 0));
         reader.piece(&[b'x'; 8_000]);
         assert_eq!((reader.told(), reader.guess()), (None, 2_000));
+        assert_eq!(reader.total(5, Route::Chat), 2_005);
+        assert_eq!(reader.total(5, Route::Embeddings), 5, "vectors are no text");
         let mut reader = UsageReader::default();
         reader.piece(br#"{"usage":{"total_tokens":"many"}}"#);
         assert_eq!((reader.told(), reader.guess()), (None, 8));
