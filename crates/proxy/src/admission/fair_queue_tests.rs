@@ -122,6 +122,30 @@ fn who_was_away_is_owed_nothing_and_owes_nothing_for_free_places() {
 }
 
 #[test]
+fn what_nobody_waited_for_is_no_debt_and_no_credit() {
+    let mut scene = Scene::new(2, 1_000);
+    // One has a long stream, the other many short answers beside it, and nobody is in anyone's way.
+    scene.ask("steady", 0, 10);
+    for _ in 0..1_000 {
+        assert_eq!(scene.ask("busy", 0, 10), None);
+        assert!(scene.end("busy", 10, 10).is_empty());
+    }
+    scene.ask("busy", 0, 10);
+    for _ in 0..10 {
+        scene.ask("steady", 0, 10);
+        scene.ask("busy", 0, 10);
+    }
+    let mut called = scene.end("busy", 10, 10);
+    let mut order = vec![called[0]];
+    for _ in 0..9 {
+        called = scene.end(called[0], 10, 10);
+        order.push(called[0]);
+    }
+    let steady = order.iter().filter(|tenant| **tenant == "steady").count();
+    assert!((4..=6).contains(&steady), "{order:?}");
+}
+
+#[test]
 fn priority_comes_first_and_age_last() {
     let mut scene = Scene::new(1, 10);
     scene.ask("first", 0, 1);

@@ -344,3 +344,6 @@ const QUEUE_TIMEOUT: &str = "queue_timeout";
 /// Every value of the metrics' `reason` label.
 pub(crate) const REASONS: [&str; 5] =
     [Limit::LABELS[0], Limit::LABELS[1], Limit::LABELS[2], QUEUE_FULL, QUEUE_TIMEOUT];
+
+#[cfg(test)]
+mod tests;
