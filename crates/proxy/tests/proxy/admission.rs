@@ -165,6 +165,13 @@ async fn concurrency_does_not_bypass_a_limit() {
         clients.push(scene.send(0, &chat(r#","max_tokens":100"#)).await);
     }
     let mut limited = 0;
+    // All are judged before the first is over.
+    within("refusals", async {
+        while !scene.proxy.metrics_text().contains("limited_total{reason=\"tokens\"} 30") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     backend.asked(10).await;
     backend.allowed.add_permits(40);
     for mut client in clients {
@@ -179,7 +186,7 @@ async fn concurrency_does_not_bypass_a_limit() {
         }
     }
     let served = backend.asked.lock().unwrap().len();
-    assert!(served + limited == 40 && served < 20, "{served} of 40 were served");
+    assert_eq!((served, limited), (10, 30));
     scene.proxy.settled().await;
     let answer = scene.answer(0, &chat(r#","max_tokens":100"#)).await;
     assert_eq!(answer.status(), 200, "what was not used came back");
