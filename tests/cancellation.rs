@@ -52,7 +52,7 @@ async fn while_waiting_for_a_whole_answer() {
 
 #[tokio::test]
 async fn in_prefill_and_in_the_queue() {
-    let mut fleet = Fleet::proxy_only(&[]);
+    let mut fleet = Fleet::proxy_only(&["proxy.limits.queue=false"]);
     fleet.add_backend(&["backend.max_concurrency=1"]);
     fleet.wait_for_state("backend-1", "ready").await;
     let long =

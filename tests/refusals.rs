@@ -135,7 +135,7 @@ async fn bodies_of_every_size_arrive_whole_and_too_large_ones_are_refused() {
 
 /// What a third request gets while one runs and another waits, on a backend for one at a time with this setting.
 async fn third(setting: &str, prompt: &str) -> Answer {
-    let mut fleet = Fleet::proxy_only(&[]);
+    let mut fleet = Fleet::proxy_only(&["proxy.limits.queue=false"]);
     fleet.add_backend(&["backend.max_concurrency=1", setting]);
     fleet.wait_for_state("backend-1", "ready").await;
     let long = json!({"model": MODEL, "prompt": "Once", "max_tokens": 4_000, "stream": true, "ignore_eos": true});

@@ -65,7 +65,7 @@ fn free() -> f64 {
         for _ in 0..STEPS {
             let claim = Claim { model: &model, tenant: &tenant, priority: 0, tokens: TOKENS };
             black_box(queue.try_run(claim, &Room(256)));
-            queue.done(&model, &tenant, TOKENS, TOKENS / 2);
+            queue.done(claim, TOKENS / 2);
         }
     })
 }
@@ -94,8 +94,8 @@ fn queued(tenants: usize, waiting_max: usize) -> f64 {
             if queue.waiting() > WAITING
                 && let Some(at) = running.pop_front()
             {
-                queue.done(&model, claim(at).tenant, TOKENS, TOKENS / 2);
-                running.extend(queue.call(&Room(1)));
+                queue.done(claim(at), TOKENS / 2);
+                running.extend(queue.call(&Room(1)).into_iter().map(|(at, _)| at));
             }
         }
     })

@@ -13,6 +13,7 @@ use inferno_shared::{
 };
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -80,7 +81,7 @@ const QUEUE_WAITING: Metric = Metric {
     kind: Kind::Gauge,
     labels: &[MODEL],
     unit: "requests",
-    help: "Requests that wait here for a backend; a model for which none does has no series.",
+    help: "Requests that wait here for a backend.",
 };
 
 const QUEUE_WAIT: Metric = Metric {
@@ -249,14 +250,21 @@ impl ProxyMetrics {
             retries: registry.counter(RETRIES)?,
             connections_refused: registry.counter(CONNECTIONS_REFUSED)?,
         };
+        let members = Arc::clone(&fleet);
         registry.read_at_scrape(BACKEND_IN_FLIGHT, move |emit| {
-            for node in fleet.snapshot().members() {
+            for node in members.snapshot().members() {
                 emit(&[node.id.as_str()], node.load.in_flight().into());
             }
         })?;
-        let queue = lobby.clone();
+        let (queue, members) = (lobby.clone(), fleet);
         registry.read_at_scrape(QUEUE_WAITING, move |emit| {
-            queue.each_waiting(|model, waiting| emit(&[model], waiting as f64));
+            let snapshot = members.snapshot();
+            let models = snapshot.models().into_iter().map(|model| (model.id.clone(), 0));
+            let mut waiting: BTreeMap<_, _> = models.collect();
+            queue.each_waiting(|model, count| {
+                waiting.insert(model.to_owned(), count);
+            });
+            waiting.iter().for_each(|(model, &count)| emit(&[model.as_str()], count as f64));
         })?;
         let queue = lobby.clone();
         node.on_vitals(move |vitals| vitals.queue_depth = queue.waiting() as u64);

@@ -4,7 +4,8 @@
 //! priority is first; of these, the tenant that was served least. Served is counted in tokens, as reserved and then as
 //! used, and a tenant that comes back begins with what the least served of the others has: it is owed nothing for its
 //! absence. This is the Virtual Token Counter of Sheng et al., "Fairness in Serving Large Language Models" (OSDI 2024);
-//! with it, how many requests a tenant has waiting delays nobody but itself.
+//! with it, how many requests a tenant has waiting delays nobody but itself. Whoever runs with a lower priority takes no
+//! place of a higher one: a backend that has no room for both makes the lower one wait.
 //!
 //! All together only so many wait. When there is no room for another, the tenant with the most waiting loses its
 //! newest, which is McKenney's rule for stochastic fairness queueing (1990): a queue full of one tenant's requests is
@@ -33,7 +34,6 @@ pub struct FairQueue<W> {
 /// The requests for one model.
 #[derive(Debug)]
 struct Lane<W> {
-    running: usize,
     waiting: usize,
     classes: BTreeMap<Reverse<i32>, Class>,
     accounts: HashMap<Tenant, Account<W>>,
@@ -42,6 +42,7 @@ struct Lane<W> {
 /// Those of one priority.
 #[derive(Debug, Default)]
 struct Class {
+    running: usize,
     /// What the last chosen one had been served before.
     floor: u64,
     /// The tenants that wait: tokens served, number of the oldest request, whose.
@@ -104,7 +105,7 @@ impl<W> FairQueue<W> {
 
     /// Takes a place at once, if one is free and nobody waits.
     pub fn try_run(&mut self, claim: Claim<'_>, places: &impl Places) -> bool {
-        let running = self.lanes.get(claim.model).map_or(0, |lane| lane.running);
+        let running = self.lanes.get(claim.model).map_or(0, |lane| lane.running(claim.priority));
         let is_free =
             self.waiting == 0 && self.running < places.total() && running < places.of(claim.model);
         if is_free {
@@ -112,8 +113,7 @@ impl<W> FairQueue<W> {
             let account = lane.account(&claim);
             let served = account.served;
             account.run(claim.tokens);
-            lane.advance(claim.priority, served);
-            lane.running += 1;
+            lane.begin(claim.priority, served);
             self.running += 1;
         }
         is_free
@@ -131,19 +131,18 @@ impl<W> FairQueue<W> {
         number
     }
 
-    /// Gives free places to those who are next.
-    pub fn call(&mut self, places: &impl Places) -> Vec<W> {
+    /// Gives free places to those who are next. With each its priority, for [`Self::done`].
+    pub fn call(&mut self, places: &impl Places) -> Vec<(W, i32)> {
         let mut called = Vec::new();
         while self.waiting > 0 && self.running < places.total() {
-            let open = self
-                .lanes
-                .iter_mut()
-                .filter(|(model, lane)| lane.waiting > 0 && lane.running < places.of(model));
+            let open = self.lanes.iter_mut().filter(|(model, lane)| {
+                lane.waiting > 0 && lane.running(lane.head().0.0) < places.of(model)
+            });
             let Some((_, lane)) = open.min_by_key(|(_, lane)| lane.head()) else { break };
-            let Some(waiter) = lane.run_next() else { break };
+            let Some((waiter, priority)) = lane.run_next() else { break };
             self.running += 1;
             self.waiting -= 1;
-            called.push(waiter.caller);
+            called.push((waiter.caller, priority));
         }
         called
     }
@@ -179,14 +178,17 @@ impl<W> FairQueue<W> {
         Some(waiter.caller)
     }
 
-    /// One that ran is done. Of the tokens `reserved` for it, `used` were.
-    pub fn done(&mut self, model: &str, tenant: &Tenant, reserved: u64, used: u64) {
+    /// One that ran with the claim's priority is done. Of the tokens reserved for it, `used` were.
+    pub fn done(&mut self, claim: Claim<'_>, used: u64) {
+        let Claim { model, tenant, priority, tokens } = claim;
         let Some(lane) = self.lanes.get_mut(model) else { return };
         lane.unqueue(tenant);
         let Some(account) = lane.accounts.get_mut(tenant) else { return };
-        account.served = account.served.saturating_sub(reserved).saturating_add(used);
+        account.served = account.served.saturating_sub(tokens).saturating_add(used);
         account.running -= 1;
-        lane.running -= 1;
+        if let Some(class) = lane.classes.get_mut(&Reverse(priority)) {
+            class.running -= 1;
+        }
         self.running -= 1;
         lane.queue(tenant);
         self.forget(model, tenant);
@@ -201,7 +203,7 @@ impl<W> FairQueue<W> {
                 lane.accounts.remove(tenant);
             }
         }
-        if lane.running + lane.waiting == 0 {
+        if lane.running(i32::MIN) + lane.waiting == 0 {
             self.lanes.remove(model);
         }
     }
@@ -209,7 +211,7 @@ impl<W> FairQueue<W> {
 
 impl<W> Default for Lane<W> {
     fn default() -> Self {
-        Self { running: 0, waiting: 0, classes: BTreeMap::new(), accounts: HashMap::new() }
+        Self { waiting: 0, classes: BTreeMap::new(), accounts: HashMap::new() }
     }
 }
 
@@ -257,25 +259,30 @@ impl<W> Lane<W> {
         }
     }
 
-    /// Somebody was chosen who had been `served` so much, the least of all that waited.
-    fn advance(&mut self, priority: i32, served: u64) {
+    /// How many run with `priority` or a higher one.
+    fn running(&self, priority: i32) -> usize {
+        self.classes.range(..=Reverse(priority)).map(|(_, class)| class.running).sum()
+    }
+
+    /// Somebody runs who had been `served` so much, the least of all that waited.
+    fn begin(&mut self, priority: i32, served: u64) {
         let class = self.classes.entry(Reverse(priority)).or_default();
         class.floor = class.floor.max(served);
+        class.running += 1;
     }
 
     /// The next one runs.
-    fn run_next(&mut self) -> Option<Waiter<W>> {
+    fn run_next(&mut self) -> Option<(Waiter<W>, i32)> {
         let mut classes = self.classes.iter_mut();
         let (&Reverse(priority), class) = classes.find(|(_, class)| !class.order.is_empty())?;
         let (served, _, tenant) = class.order.pop_first()?;
-        self.advance(priority, served);
+        self.begin(priority, served);
         let account = self.accounts.get_mut(&tenant)?;
         let waiter = account.waiting.pop_front()?;
         account.run(waiter.tokens);
-        self.running += 1;
         self.waiting -= 1;
         self.queue(&tenant);
-        Some(waiter)
+        Some((waiter, priority))
     }
 }
 

@@ -41,8 +41,19 @@ impl Scene {
 
     /// One of `tenant` ends: who is called.
     fn end(&mut self, tenant: &str, reserved: u64, used: u64) -> Vec<&'static str> {
-        self.queue.done(&self.model, &tenant.into(), reserved, used);
-        self.queue.call(&self.places)
+        self.end_with(tenant, 0, reserved, used)
+    }
+
+    fn end_with(
+        &mut self,
+        tenant: &str,
+        priority: i32,
+        tokens: u64,
+        used: u64,
+    ) -> Vec<&'static str> {
+        let claim = Claim { model: &self.model, tenant: &tenant.into(), priority, tokens };
+        self.queue.done(claim, used);
+        self.queue.call(&self.places).into_iter().map(|(tenant, _)| tenant).collect()
     }
 }
 
@@ -149,16 +160,27 @@ fn what_nobody_waited_for_is_no_debt_and_no_credit() {
 fn priority_comes_first_and_age_last() {
     let mut scene = Scene::new(1, 10);
     scene.ask("first", 0, 1);
-    for (tenant, priority) in [("low", -1), ("a", 0), ("b", 0), ("high", 5)] {
-        scene.ask(tenant, priority, 1);
+    for (tenant, priority) in [("low", -1), ("a", 0), ("b", 0)] {
+        assert!(scene.ask(tenant, priority, 1).is_some());
     }
     let mut order = Vec::new();
     let mut running = "first";
-    for _ in 0..4 {
+    for _ in 0..3 {
         running = scene.end(running, 1, 1)[0];
         order.push(running);
     }
-    assert_eq!(order, ["high", "a", "b", "low"]);
+    assert_eq!(order, ["a", "b", "low"]);
+}
+
+#[test]
+fn whoever_runs_with_a_lower_priority_is_not_waited_for() {
+    let mut scene = Scene::new(1, 10);
+    assert_eq!(scene.ask("low", 0, 1), None);
+    assert_eq!(scene.ask("high", 5, 1), None, "the backend makes the other wait");
+    assert!(scene.ask("higher", 5, 1).is_some() && scene.ask("low", 0, 1).is_some());
+    assert_eq!(scene.end_with("high", 5, 1, 1), ["higher"]);
+    assert!(scene.end_with("higher", 5, 1, 1).is_empty(), "one of the low runs still");
+    assert_eq!(scene.end("low", 1, 1), ["low"]);
 }
 
 #[test]
@@ -175,6 +197,8 @@ fn a_full_queue_costs_the_one_who_fills_it() {
     assert_eq!(scene.queue.evict(), Some("few"), "of equals the newest is refused");
     scene.ask("low", -1, 1);
     assert_eq!(scene.queue.evict(), Some("low"), "before anyone of higher priority");
+    scene.ask("highest", 1, 1);
+    assert_eq!(call(&mut scene.queue, &scene.places), ["highest"], "a place of a lower one");
     scene.ask("high", 1, 1);
     assert_eq!(scene.queue.evict(), Some("many"));
     assert_eq!((scene.queue.waiting(), scene.queue.evict()), (3, None));
@@ -182,6 +206,10 @@ fn a_full_queue_costs_the_one_who_fills_it() {
     nobody.ask("a", 0, 1);
     nobody.ask("b", 0, 1);
     assert_eq!(nobody.queue.evict(), Some("b"), "nobody may wait");
+}
+
+fn call(queue: &mut FairQueue<&'static str>, places: &Each) -> Vec<&'static str> {
+    queue.call(places).into_iter().map(|(called, _)| called).collect()
 }
 
 #[test]
@@ -192,14 +220,14 @@ fn models_do_not_wait_for_one_another_but_for_places_that_all_share() {
     let places = Each(1, UNBOUNDED);
     assert!(queue.try_run(claim(&a), &places));
     queue.wait(claim(&a), "a");
-    assert_eq!(queue.call(&places), Vec::<&str>::new());
+    assert_eq!(call(&mut queue, &places), Vec::<&str>::new());
     queue.wait(claim(&b), "b");
-    assert_eq!(queue.call(&places), ["b"], "its own place is free");
+    assert_eq!(call(&mut queue, &places), ["b"], "its own place is free");
     let places = Each(10, 2);
     queue.wait(claim(&b), "b2");
-    assert_eq!(queue.call(&places), Vec::<&str>::new(), "two run");
-    queue.done("b", &tenant, 1, 1);
-    assert_eq!(queue.call(&places), ["a"], "the oldest of both models");
+    assert_eq!(call(&mut queue, &places), Vec::<&str>::new(), "two run");
+    queue.done(claim(&b), 1);
+    assert_eq!(call(&mut queue, &places), ["a"], "the oldest of both models");
 }
 
 #[derive(Clone, Debug)]
@@ -236,27 +264,29 @@ proptest! {
             match step {
                 Step::Ask { model, tenant, priority, tokens } => {
                     let claim = Claim { model: &models[model], tenant: &tenants[tenant], priority, tokens };
-                    let one = (name, model, tenant, tokens);
+                    let one = (name, model, tenant, tokens, priority);
                     match queue.try_run(claim, &places) {
                         true => running.push(one),
                         false => waiting.push((queue.wait(claim, name), one)),
                     }
                 }
                 Step::End { which, used } if !running.is_empty() => {
-                    let (_, model, tenant, tokens) = running.swap_remove(which % running.len());
-                    queue.done(&models[model], &tenants[tenant], tokens, used);
+                    let (_, model, tenant, tokens, priority) = running.swap_remove(which % running.len());
+                    let claim = Claim { model: &models[model], tenant: &tenants[tenant], priority, tokens };
+                    queue.done(claim, used);
                 }
                 Step::Leave { which } if !waiting.is_empty() => {
-                    let (number, (name, model, tenant, _)) = waiting.swap_remove(which % waiting.len());
+                    let (number, (name, model, tenant, ..)) = waiting.swap_remove(which % waiting.len());
                     prop_assert_eq!(queue.leave(&models[model], &tenants[tenant], number), Some(name));
                     prop_assert_eq!(queue.leave(&models[model], &tenants[tenant], number), None);
                 }
                 Step::Places { each, total } => places = Each(each, total),
                 Step::End { .. } | Step::Leave { .. } => {}
             }
-            for called in queue.call(&places) {
+            for (called, priority) in queue.call(&places) {
                 let at = waiting.iter().position(|(_, one)| one.0 == called).expect("it waited");
-                running.push(waiting.swap_remove(at).1);
+                let (_, one) = waiting.swap_remove(at);
+                running.push((one.0, one.1, one.2, one.3, priority));
             }
             if let Some(evicted) = queue.evict() {
                 let at = waiting.iter().position(|(_, one)| one.0 == evicted).expect("it waited");
@@ -271,11 +301,12 @@ proptest! {
                 prop_assert!(!(waits && is_free), "a place of {} is free", model);
             }
         }
-        for (number, (_, model, tenant, _)) in waiting {
+        for (number, (_, model, tenant, ..)) in waiting {
             queue.leave(&models[model], &tenants[tenant], number);
         }
-        for (_, model, tenant, tokens) in running {
-            queue.done(&models[model], &tenants[tenant], tokens, tokens);
+        for (_, model, tenant, tokens, priority) in running {
+            let claim = Claim { model: &models[model], tenant: &tenants[tenant], priority, tokens };
+            queue.done(claim, tokens);
         }
         prop_assert!(queue.lanes.is_empty(), "nothing is remembered of nobody");
     }

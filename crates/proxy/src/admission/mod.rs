@@ -55,8 +55,8 @@ struct Inside {
 /// What one that waits is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// A place is free.
-    Go,
+    /// A place is free, with this priority.
+    Go(i32),
     /// Its place in the queue went to somebody else.
     Full,
 }
@@ -86,9 +86,9 @@ impl Lobby {
 impl Inside {
     /// Whoever is next takes what is free.
     fn call(&mut self, places: &impl Places) {
-        for called in self.queue.call(places) {
+        for (called, priority) in self.queue.call(places) {
             // Who has just gone away gives the place back itself.
-            let _ = called.send(Verdict::Go);
+            let _ = called.send(Verdict::Go(priority));
         }
     }
 }
@@ -180,7 +180,7 @@ impl Admission {
     fn room<'a>(&self, snapshot: &'a Snapshot) -> Room<'a> {
         let proxies = usize::try_from(self.proxies.load(Relaxed)).unwrap_or(usize::MAX);
         let total = self.limits.concurrency_max.map_or(usize::MAX, |most| (most / proxies).max(1));
-        Room { total, snapshot }
+        Room { total, snapshot, is_open: !self.limits.queue }
     }
 
     fn now(&self) -> Duration {
@@ -196,6 +196,8 @@ impl Admission {
 /// The places there are.
 struct Room<'a> {
     total: usize,
+    /// Backends take whatever comes.
+    is_open: bool,
     snapshot: &'a Snapshot,
 }
 
@@ -206,6 +208,9 @@ impl Places for Room<'_> {
 
     /// Whoever asks for a model that nobody serves is let through, to be told so.
     fn of(&self, model: &str) -> usize {
+        if self.is_open {
+            return usize::MAX;
+        }
         let list = self.snapshot.candidates(model);
         list.and_then(|list| list.max_concurrency).map_or(usize::MAX, |most| most as usize)
     }
@@ -234,6 +239,7 @@ enum Place {
     },
     Running {
         model: Arc<str>,
+        priority: i32,
     },
 }
 
@@ -271,12 +277,12 @@ impl Visit<'_> {
                 admission.metrics.limited(QUEUE_TIMEOUT);
                 return Err(RequestError::QueueTimeout { after: patience });
             };
-            if verdict != Ok(Verdict::Go) {
+            let Ok(Verdict::Go(priority)) = verdict else {
                 self.place = Place::None;
                 admission.metrics.limited(QUEUE_FULL);
                 return Err(RequestError::QueueFull { limit: admission.limits.queue_max });
-            }
-            self.place = Place::Running { model: Arc::clone(model) };
+            };
+            self.place = Place::Running { model: Arc::clone(model), priority };
         }
         Ok(began.elapsed())
     }
@@ -289,7 +295,7 @@ impl Visit<'_> {
         let mut inside = self.admission.lobby.lock();
         if inside.queue.try_run(claim, &room) {
             drop(inside);
-            return Place::Running { model };
+            return Place::Running { model, priority };
         }
         let (sender, called) = oneshot::channel();
         let number = inside.queue.wait(claim, sender);
@@ -325,10 +331,14 @@ impl Drop for Visit<'_> {
         let tokens = need.amount.max(1);
         match std::mem::replace(&mut self.place, Place::None) {
             Place::None => {}
-            Place::Running { model } => queue.done(&model, tenant, tokens, *used),
+            Place::Running { model, priority } => {
+                queue.done(Claim { model: &model, tenant, priority, tokens }, *used);
+            }
             Place::Waiting { model, number, mut called } => match called.try_recv() {
                 // It was called, and went away before it heard.
-                Ok(Verdict::Go) => queue.done(&model, tenant, tokens, 0),
+                Ok(Verdict::Go(priority)) => {
+                    queue.done(Claim { model: &model, tenant, priority, tokens }, 0);
+                }
                 _ => drop(queue.leave(&model, tenant, number)),
             },
         }

@@ -292,6 +292,11 @@ pub const KEYS: &[Key] = &[
     )
     .or("no limit but each model's: as many as its backends compute together (backend.max_concurrency), if all of them tell"),
     key(
+        "proxy.limits.queue",
+        Boolean,
+        "true: a request waits in the proxy until its model's backends have a place for it, and goes to whichever has one first. false: it is sent at once and waits in a backend, unless proxy.limits.concurrency_max holds it.",
+    ),
+    key(
         "proxy.limits.queue_max",
         Count(OPEN_OR_NONE),
         "Requests that may wait for a backend. When one more comes, the key with the most waiting loses its newest: 503 `queue_full`.",

@@ -264,6 +264,8 @@ pub struct ProxyLimits {
     pub connections_max: usize,
     /// Requests with backends; further ones wait. None: as many as a model's backends compute together.
     pub concurrency_max: Option<usize>,
+    /// Requests wait for a place with a backend.
+    pub queue: bool,
     /// Requests that wait; 503 above.
     pub queue_max: usize,
     /// For how long; then 503.
@@ -533,6 +535,7 @@ impl Default for ProxyLimits {
             requests_max: 4_096,
             connections_max: 8_192,
             concurrency_max: None,
+            queue: true,
             queue_max: 1_024,
             queue_timeout_ms: 60_000,
             divide_among_proxies: true,
