@@ -62,6 +62,10 @@ struct Scene {
 
 impl Scene {
     fn new(keys: &[(&str, KeyLimits)], limits: ProxyLimits) -> Self {
+        Self::with(keys, |config| config.limits = limits)
+    }
+
+    fn with(keys: &[(&str, KeyLimits)], change: impl FnOnce(&mut ProxyConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys.toml");
         let make = |(name, limits): &(&str, KeyLimits)| {
@@ -70,8 +74,9 @@ impl Scene {
             (created.entry.id.as_str().to_owned(), created.key.expose().to_owned())
         };
         let keys = keys.iter().map(make).collect();
-        let config =
-            ProxyConfig { keys_file: Some(path.clone()), limits, ..ProxyConfig::default() };
+        let keys_file = Some(path.clone());
+        let mut config = ProxyConfig { keys_file, ..ProxyConfig::default() };
+        change(&mut config);
         Self { proxy: Proxy::start(config), _folder: folder, keys }
     }
 
@@ -280,20 +285,18 @@ async fn what_a_stream_took_is_settled_by_what_it_tells() {
     assert_eq!(answer.headers["x-ratelimit-remaining-tokens"], "700", "a refusal took none");
 }
 
+/// Another proxy, as it is known to ours.
+fn other_proxy(id: &str, state: NodeState) -> Arc<NodeView> {
+    let other = node(id, "127.0.0.1:9".parse().unwrap(), state);
+    Arc::new(NodeView { node_type: NodeType::Proxy, models: Vec::new(), ..NodeView::clone(&other) })
+}
+
 #[tokio::test]
 async fn limits_are_divided_among_the_proxies_that_serve() {
     let limits = KeyLimits { requests_per_minute: Some(6), ..NONE };
     let scene = Scene::new(&[("k", limits)], ProxyLimits::default());
     let backend = Gated::start("b", None).await;
     backend.allowed.add_permits(9);
-    let proxy = |id: &str, state| {
-        let other = node(id, "127.0.0.1:9".parse().unwrap(), state);
-        Arc::new(NodeView {
-            node_type: NodeType::Proxy,
-            models: Vec::new(),
-            ..NodeView::clone(&other)
-        })
-    };
     let told = async |others: Vec<Arc<NodeView>>, limit: &str| {
         scene.proxy.members.set([vec![Arc::clone(&backend.node)], others].concat());
         within("the new limit", async {
@@ -307,8 +310,85 @@ async fn limits_are_divided_among_the_proxies_that_serve() {
         .await;
     };
     told(vec![], "6").await;
-    told(vec![proxy("p1", NodeState::Ready), proxy("p2", NodeState::Suspect)], "2").await;
-    told(vec![proxy("p1", NodeState::Ready), proxy("p2", NodeState::Draining)], "3").await;
+    told(vec![other_proxy("p1", NodeState::Ready), other_proxy("p2", NodeState::Suspect)], "2")
+        .await;
+    told(vec![other_proxy("p1", NodeState::Ready), other_proxy("p2", NodeState::Draining)], "3")
+        .await;
+}
+
+#[tokio::test]
+async fn without_keys_all_share_the_limits_of_those_that_have_none_of_their_own() {
+    let key_limits = KeyLimits { requests_per_minute: Some(2), ..NONE };
+    let proxy = Proxy::start(ProxyConfig { key_limits, ..ProxyConfig::default() });
+    let backend = Gated::start("b", None).await;
+    backend.allowed.add_permits(9);
+    proxy.members.set(vec![Arc::clone(&backend.node)]);
+    let answer = async || proxy.send(chat("").as_bytes()).await.message().await;
+    for left in ["1", "0"] {
+        assert_eq!(answer().await.headers["x-ratelimit-remaining-requests"], left);
+    }
+    let refused_one = answer().await;
+    assert_eq!(refusal(&refused_one), refused(429, "rate_limit_exceeded"));
+    let message = refused_one.json()["error"]["message"].to_string();
+    assert!(!message.contains("key"), "there is none: {message}");
+}
+
+#[tokio::test]
+async fn a_key_without_limits_of_its_own_has_those_of_the_configuration() {
+    let own = KeyLimits { requests_per_minute: Some(9), ..NONE };
+    let all = KeyLimits { requests_per_minute: Some(3), concurrency_max: Some(7), ..NONE };
+    assert_eq!(own.over(&all), KeyLimits { requests_per_minute: Some(9), ..all.clone() });
+    let scene = Scene::with(&[("own", own), ("none", NONE)], |config| config.key_limits = all);
+    let backend = Gated::start("b", None).await;
+    backend.allowed.add_permits(9);
+    scene.proxy.members.set(vec![Arc::clone(&backend.node)]);
+    for (key, limit) in [(0, "9"), (1, "3")] {
+        let answer = scene.answer(key, &chat("")).await;
+        assert_eq!(answer.headers["x-ratelimit-limit-requests"], limit);
+    }
+}
+
+#[tokio::test]
+async fn all_models_together_have_a_limit_of_their_own() {
+    let limits = ProxyLimits { concurrency_max: Some(1), queue: false, ..ProxyLimits::default() };
+    let scene = Scene::new(&[("k", NONE)], limits);
+    let backend = Gated::start("b", Some(8)).await;
+    scene.proxy.members.set(vec![Arc::clone(&backend.node)]);
+    let mut first = scene.send(0, &chat("")).await;
+    backend.asked(1).await;
+    let mut second = scene.send(0, &chat("")).await;
+    scene.waiting(1).await;
+    backend.allowed.add_permits(1);
+    assert_eq!(first.message().await.status(), 200);
+    backend.asked(2).await;
+    backend.allowed.add_permits(1);
+    assert_eq!(second.message().await.status(), 200);
+}
+
+#[tokio::test]
+async fn without_a_queue_a_backend_gets_more_than_it_has_places_for() {
+    let limits = ProxyLimits { queue: false, ..ProxyLimits::default() };
+    let scene = Scene::new(&[("k", NONE)], limits);
+    let backend = Gated::start("b", Some(1)).await;
+    scene.proxy.members.set(vec![Arc::clone(&backend.node)]);
+    let mut both = [scene.send(0, &chat("")).await, scene.send(0, &chat("")).await];
+    backend.asked(2).await;
+    backend.allowed.add_permits(2);
+    for client in &mut both {
+        assert_eq!(client.message().await.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn limits_stay_whole_where_the_configuration_says_so() {
+    let limits = KeyLimits { requests_per_minute: Some(6), ..NONE };
+    let whole = ProxyLimits { divide_among_proxies: false, ..ProxyLimits::default() };
+    let scene = Scene::new(&[("k", limits)], whole);
+    let backend = Gated::start("b", None).await;
+    backend.allowed.add_permits(9);
+    scene.proxy.members.set(vec![Arc::clone(&backend.node), other_proxy("p", NodeState::Ready)]);
+    let answer = scene.answer(0, &chat("")).await;
+    assert_eq!(answer.headers["x-ratelimit-limit-requests"], "6");
 }
 
 #[tokio::test]
