@@ -35,7 +35,6 @@ mod servers;
 mod streams;
 mod upstream;
 
-use inferno_shared::config::keys;
 use nix::sys::resource::{Resource, getrlimit};
 use servers::Gateway;
 use std::{fs, net::SocketAddr, time::Duration};
@@ -248,17 +247,10 @@ fn machine() -> String {
     format!("{count} threads of {}", model.map_or("an unnamed processor", |(_, name)| name))
 }
 
-/// Whether our proxy passes on what names no model.
-fn passes_gets_on() -> bool {
-    keys::find("proxy.routing.default_model").is_some()
-}
-
 async fn requests(world: &World, rounds: usize) {
-    let possible = |scenario: &&Scenario| !scenario.name.starts_with("GET") || passes_gets_on();
-    let scenarios: Vec<_> = SCENARIOS.iter().filter(possible).collect();
-    let mut measured = vec![vec![Vec::new(); 1 + world.peers.len()]; scenarios.len()];
+    let mut measured = vec![vec![Vec::new(); 1 + world.peers.len()]; SCENARIOS.len()];
     for _ in 0..rounds {
-        for (scenario, measured) in scenarios.iter().zip(&mut measured) {
+        for (scenario, measured) in SCENARIOS.iter().zip(&mut measured) {
             for (gateway, measured) in world.gateways(scenario.of).iter().zip(measured) {
                 let requests: Vec<_> =
                     (0..scenario.connections).map(|nth| (scenario.ask)(gateway, nth)).collect();
@@ -273,7 +265,7 @@ async fn requests(world: &World, rounds: usize) {
     println!(
         "| scenario | gateway | requests/s | CPU µs/request | of it in the kernel | × nginx |\n|---|---|---|---|---|---|"
     );
-    for (scenario, measured) in scenarios.iter().zip(&measured) {
+    for (scenario, measured) in SCENARIOS.iter().zip(&measured) {
         let gateways = world.gateways(scenario.of);
         let of = |nth: usize, what: fn(&(load::Throughput, f64)) -> f64| {
             median(measured[nth].iter().map(what).collect())

@@ -4,7 +4,7 @@
 
 use crate::{debian, upstream::MODEL};
 use inferno_proxy::keys::{NewKey, Timestamp, create};
-use inferno_shared::config::{KeyLimits, keys::find};
+use inferno_shared::config::KeyLimits;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -20,8 +20,6 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The configuration key for requests that name no model.
-const DEFAULT_MODEL: &str = "proxy.routing.default_model";
 /// Longer than any start.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Open at once, at most.
@@ -121,9 +119,8 @@ pub(crate) fn inferno(name: &'static str, program: &str, keyed: bool) -> Gateway
         set(setting);
     }
     limits.iter().for_each(|limit| set(limit));
-    if find(DEFAULT_MODEL).is_some() {
-        set(&format!("{DEFAULT_MODEL}={MODEL}"));
-    }
+    // For requests that name no model.
+    set(&format!("proxy.routing.default_model={MODEL}"));
     let key = keyed.then(|| {
         set(&format!("proxy.keys_file={}", keys.display()));
         new_key(&keys)

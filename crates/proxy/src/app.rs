@@ -234,7 +234,7 @@ impl Gateway {
                 answer = dispatched => answer.map_err(Interruption::from),
                 () = client.gone() => {
                     // Somebody may have read the prompt for it.
-                    visit.used(keys.prompt.tokens.into());
+                    visit.used(visit.prompt());
                     Err(Interruption::ClientGone)
                 }
             }
@@ -333,7 +333,7 @@ impl Gateway {
         };
         // Of a refusal nothing was computed.
         if is_computed {
-            visit.used(usage.total(answer.prompt_tokens, exchange.route));
+            visit.used(usage.total(visit.prompt(), exchange.route));
         }
         if let Err(Interruption::Truncated(error) | Interruption::Told(error)) = &relayed {
             self.dispatcher.note_lost(answer, error);

@@ -93,8 +93,6 @@ pub(crate) struct Answer {
     pub(crate) response: Response,
     /// The policy waits to hear of it.
     pub(crate) ticket: Ticket,
-    /// Tokens of the prompt, roughly.
-    pub(crate) prompt_tokens: u64,
     _in_flight: InFlight,
 }
 
@@ -184,9 +182,7 @@ impl Dispatcher {
             let error = match self.ask_while_there(&attempt, outgoing).await {
                 Ok(response) => {
                     attempt.answered(response.head.status);
-                    let prompt_tokens = keys.prompt.tokens.into();
-                    let _in_flight = in_flight;
-                    return Ok(Answer { attempt, response, ticket, prompt_tokens, _in_flight });
+                    return Ok(Answer { attempt, response, ticket, _in_flight: in_flight });
                 }
                 Err(error) => error,
             };
@@ -322,62 +318,23 @@ fn candidates(members: &Snapshot, keys: &RouteKeys) -> Result<Arc<CandidateList>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::Lobby;
+    use crate::{admission::Lobby, routing::tests as routing};
     use http::{HeaderMap, Method};
-    use inferno_shared::{
-        MetricsCollector,
-        config::RoutingPolicy,
-        membership::{Generation, NodeLoad, NodeState, NodeType, ReportedLoad},
-    };
+    use inferno_shared::{MetricsCollector, config::RoutingPolicy, membership::ReportedLoad};
     use std::net::{Ipv4Addr, SocketAddr};
     use tokio::{io::AsyncReadExt, net::TcpListener};
-
-    /// Nobody is told anything.
-    struct Nobody;
-
-    impl Fleet for Nobody {
-        fn snapshot(&self) -> Arc<Snapshot> {
-            Arc::default()
-        }
-
-        fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
-            tokio::sync::watch::Sender::new(0).subscribe()
-        }
-
-        fn report_connect_refused(&self, id: &str, _: Generation) {
-            unreachable!("{id} refused nothing");
-        }
-    }
-
-    fn node(address: SocketAddr) -> NodeView {
-        NodeView {
-            id: "n".into(),
-            ordinal: 0,
-            key: 0,
-            node_type: NodeType::Backend,
-            generation: Generation(1),
-            address,
-            operations: address.into(),
-            state: NodeState::Ready,
-            models: Vec::new(),
-            capabilities: Vec::new(),
-            fingerprint: None,
-            max_concurrency: None,
-            token: None,
-            reported: ReportedLoad::default(),
-            load: Arc::new(NodeLoad::default()),
-        }
-    }
 
     #[tokio::test]
     async fn who_took_the_request_and_cannot_be_reached_any_more_may_have_begun_on_it() {
         let config = ProxyConfig::default();
         let (collector, lobby) = (MetricsCollector::new(), Lobby::new(&config.limits));
-        let metrics = ProxyMetrics::new(&collector, Arc::new(Nobody), &lobby).expect("new");
+        let fleet = Arc::new(routing::Still::default());
+        let metrics = ProxyMetrics::new(&collector, fleet.clone(), &lobby).expect("new");
         let policy = crate::routing::policy(RoutingPolicy::RoundRobin);
-        let dispatcher = Dispatcher::new(Arc::new(Nobody), policy, &config, metrics);
+        let dispatcher = Dispatcher::new(fleet, policy, &config, metrics);
         // TCP goes to one host, so the system refuses this address without asking anyone.
-        let node = node((Ipv4Addr::BROADCAST, 9).into());
+        let address = SocketAddr::from((Ipv4Addr::BROADCAST, 9));
+        let node = NodeView { address, ..routing::node(0, ReportedLoad::default()) };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a listener");
         let address = listener.local_addr().expect("its address");
         let kept = Connection::open(address, dispatcher.connect).await.expect("a connection");

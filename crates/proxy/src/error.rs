@@ -62,7 +62,7 @@ pub(crate) enum RequestError {
     BodiesExhausted { limit: u64 },
     #[error("{limit} requests are in progress (proxy.limits.requests_max)")]
     RequestsExhausted { limit: usize },
-    #[error("the API key is over its limit: {0}")]
+    #[error("over the limit of the key, or of those without one: {0}")]
     Limited(#[from] Limited),
     #[error("{limit} requests wait for a backend (proxy.limits.queue_max)")]
     QueueFull { limit: usize },

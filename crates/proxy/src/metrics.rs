@@ -349,30 +349,14 @@ impl StreamMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use inferno_shared::{
-        config::ProxyLimits,
-        membership::{Generation, Snapshot},
-    };
-
-    struct Nobody;
-
-    impl Fleet for Nobody {
-        fn snapshot(&self) -> Arc<Snapshot> {
-            Arc::default()
-        }
-
-        fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
-            tokio::sync::watch::Sender::new(0).subscribe()
-        }
-
-        fn report_connect_refused(&self, _: &str, _: Generation) {}
-    }
+    use crate::routing::tests::Still;
+    use inferno_shared::config::ProxyLimits;
 
     #[test]
     fn the_table_is_what_is_registered() {
         let node = MetricsCollector::new();
         let lobby = Lobby::new(&ProxyLimits::default());
-        ProxyMetrics::new(&node, Arc::new(Nobody), &lobby).expect("each name once");
+        ProxyMetrics::new(&node, Arc::new(Still::default()), &lobby).expect("each name once");
         let mut registered = node.registry().described();
         let mut table = METRICS.to_vec();
         registered.sort_by_key(|metric| metric.name);

@@ -64,16 +64,16 @@ impl Limited {
         let most = self.most;
         match (self.limit, self.wait) {
             (Limit::Concurrency, _) => format!(
-                "This API key has {most} requests in progress, as many as it may; wait for one to end."
+                "You have {most} requests in progress, as many as you may; wait for one to end."
             ),
             (Limit::Requests, _) => {
-                format!("This API key has sent {most} requests within a minute, as many as it may.")
+                format!("You have sent {most} requests within a minute, as many as you may.")
             }
             (Limit::Tokens { needed }, Wait::For(_)) => format!(
-                "The request may take {needed} tokens, and this API key has fewer left of its {most} a minute."
+                "The request may take {needed} tokens, and fewer are left of your {most} a minute."
             ),
             (Limit::Tokens { needed }, Wait::Forever) => format!(
-                "The request may take {needed} tokens, and this API key has {most} a minute: shorten the prompt or \
+                "The request may take {needed} tokens, and you have {most} a minute: shorten the prompt or \
                  lower max_tokens."
             ),
         }

@@ -307,6 +307,11 @@ impl Visit<'_> {
         Place::Waiting { model, number, called }
     }
 
+    /// Tokens of its prompt, roughly.
+    pub(crate) fn prompt(&self) -> u64 {
+        self.need.prompt
+    }
+
     /// So many tokens were used, in the end.
     pub(crate) fn used(&mut self, tokens: u64) {
         self.used = tokens;

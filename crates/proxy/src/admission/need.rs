@@ -8,6 +8,8 @@ use serde_json::Value;
 pub(crate) struct Need {
     /// Its prompt's and its answer's.
     pub(crate) amount: u64,
+    /// Its prompt's, roughly.
+    pub(crate) prompt: u64,
     /// The request does not say how long its answer may be.
     pub(crate) is_assumed: bool,
 }
@@ -27,7 +29,7 @@ impl Need {
             || route == Route::Passthrough
                 && (envelope.prompt.is_some() || envelope.tools.is_some());
         if !is_generation {
-            return Self { amount: prompt, is_assumed: false };
+            return Self { amount: prompt, prompt, is_assumed: false };
         }
         let by_key = |name: &str| {
             let (_, value) = defaults?.iter().find(|(field, _)| *field == name)?;
@@ -38,7 +40,7 @@ impl Need {
             most.or_else(|| by_key("max_completion_tokens")).or_else(|| by_key("max_tokens"));
         let answers = envelope.answers.or_else(|| by_key("n")).unwrap_or(1);
         let answer = most.unwrap_or(assumed).saturating_mul(answers.max(1));
-        Self { amount: prompt.saturating_add(answer), is_assumed: most.is_none() }
+        Self { amount: prompt.saturating_add(answer), prompt, is_assumed: most.is_none() }
     }
 }
 

@@ -154,7 +154,7 @@ mod tests {
         KeyLimits { concurrency_max: None, requests_per_minute: None, tokens_per_minute: None };
 
     fn need(amount: u64) -> Need {
-        Need { amount, is_assumed: false }
+        Need { amount, ..Need::default() }
     }
 
     #[test]
@@ -208,7 +208,7 @@ mod tests {
         assert!(tenants.reserve(&a, &limits, late, need(85), NOW).is_ok());
         let limited = tenants.reserve(&a, &limits, late, need(101), NOW).expect_err("never");
         assert_eq!(limited.wait, Wait::Forever);
-        let assumed = Need { amount: 512, is_assumed: true };
+        let assumed = Need { amount: 512, is_assumed: true, ..Need::default() };
         let limited = tenants.reserve(&a, &limits, late, assumed, NOW).expect_err("later");
         assert_eq!(limited.wait, Wait::For(Duration::from_secs(61)));
     }

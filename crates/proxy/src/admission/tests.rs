@@ -1,56 +1,20 @@
 use super::*;
+use crate::routing::tests::{Still, node};
 use inferno_shared::{
     MetricsCollector,
-    membership::{Generation, ModelRef, NodeLoad, NodeState, NodeType, NodeView, ReportedLoad},
+    membership::{NodeView, ReportedLoad},
 };
 use std::{
     pin::pin,
     task::{Context, Poll, Waker},
 };
-use tokio::sync::watch;
-
-/// One backend that computes one request at a time.
-struct One(Arc<Snapshot>);
-
-impl One {
-    fn fleet() -> Arc<dyn Fleet> {
-        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-        let node = NodeView {
-            id: "n".into(),
-            ordinal: 0,
-            key: 0,
-            node_type: NodeType::Backend,
-            generation: Generation(1),
-            address,
-            operations: address.into(),
-            state: NodeState::Ready,
-            models: vec![ModelRef { id: "m".into(), sha256: None }],
-            capabilities: Vec::new(),
-            fingerprint: None,
-            max_concurrency: Some(1),
-            token: None,
-            reported: ReportedLoad::default(),
-            load: Arc::new(NodeLoad::default()),
-        };
-        Arc::new(Self(Arc::new(Snapshot::new(1, vec![Arc::new(node)]))))
-    }
-}
-
-impl Fleet for One {
-    fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.0)
-    }
-
-    fn changes(&self) -> watch::Receiver<u64> {
-        watch::Sender::new(0).subscribe()
-    }
-
-    fn report_connect_refused(&self, _: &str, _: Generation) {}
-}
 
 #[tokio::test]
 async fn whoever_is_called_and_leaves_before_hearing_of_it_gives_the_place_back() {
-    let (fleet, limits) = (One::fleet(), ProxyLimits::default());
+    // One backend that computes one request at a time.
+    let one = NodeView { max_concurrency: Some(1), ..node(0, ReportedLoad::default()) };
+    let fleet: Arc<dyn Fleet> = Arc::new(Still(Arc::new(Snapshot::new(1, vec![Arc::new(one)]))));
+    let limits = ProxyLimits::default();
     let lobby = Lobby::new(&limits);
     let metrics = ProxyMetrics::new(&MetricsCollector::new(), Arc::clone(&fleet), &lobby);
     let metrics = metrics.expect("new");

@@ -41,6 +41,24 @@ pub(crate) fn node(index: usize, reported: ReportedLoad) -> NodeView {
     }
 }
 
+/// A fleet in which nothing happens.
+#[derive(Default)]
+pub(crate) struct Still(pub(crate) Arc<Snapshot>);
+
+impl Fleet for Still {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.0)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        watch::Sender::new(0).subscribe()
+    }
+
+    fn report_connect_refused(&self, id: &str, _: Generation) {
+        unreachable!("{id} refused nothing");
+    }
+}
+
 fn list(queues: &[u64]) -> CandidateList {
     let reported = |queue_depth| ReportedLoad { queue_depth, ..ReportedLoad::default() };
     let nodes = queues.iter().enumerate();

@@ -1,19 +1,19 @@
 //! When another backend is asked, and when not.
 
-use super::support::{Backend, Message, Proxy, Wire, chat, node, ok, post, within};
+use super::support::{Backend, END, EVENTS, Message, Proxy, Wire, chat, node, ok, post, within};
 use inferno_shared::{
     config::{ProxyConfig, ProxyRetry, ProxyTimeouts, RoutingConfig, RoutingPolicy},
-    membership::NodeState,
+    membership::{NodeState, NodeView},
 };
 use std::{sync::Arc, task::Poll, time::Duration};
 use tokio::net::TcpListener;
 
 /// Round robin over `nodes`, so that the test knows who is asked first.
-fn in_turn(nodes: Vec<Arc<inferno_shared::membership::NodeView>>) -> Proxy {
+fn in_turn(nodes: Vec<Arc<NodeView>>) -> Proxy {
     in_turn_with(ProxyRetry::default(), nodes)
 }
 
-fn in_turn_with(retry: ProxyRetry, nodes: Vec<Arc<inferno_shared::membership::NodeView>>) -> Proxy {
+fn in_turn_with(retry: ProxyRetry, nodes: Vec<Arc<NodeView>>) -> Proxy {
     let routing = RoutingConfig { policy: RoutingPolicy::RoundRobin, ..RoutingConfig::default() };
     let proxy = Proxy::start(ProxyConfig { routing, retry, ..ProxyConfig::default() });
     proxy.members.set(nodes);
@@ -21,7 +21,7 @@ fn in_turn_with(retry: ProxyRetry, nodes: Vec<Arc<inferno_shared::membership::No
 }
 
 /// A node at an address where nobody listens any more.
-async fn absent(id: &str) -> Arc<inferno_shared::membership::NodeView> {
+async fn absent(id: &str) -> Arc<NodeView> {
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     node(id, address, NodeState::Ready)
 }
@@ -425,11 +425,8 @@ async fn a_request_that_is_sent_once_takes_only_a_connection_that_is_sure() {
     assert_eq!(client.message().await.code(), "backend_lost");
 }
 
-fn state(
-    node: &Arc<inferno_shared::membership::NodeView>,
-    state: NodeState,
-) -> Arc<inferno_shared::membership::NodeView> {
-    Arc::new(inferno_shared::membership::NodeView { state, ..(**node).clone() })
+fn state(node: &Arc<NodeView>, state: NodeState) -> Arc<NodeView> {
+    Arc::new(NodeView { state, ..(**node).clone() })
 }
 
 #[tokio::test]
@@ -454,7 +451,7 @@ async fn a_stream_whose_backend_hangs_and_is_lost_ends_with_an_error() {
     let (proxy, backend) = Proxy::with_backend().await;
     let mut client = proxy.send(chat(r#","stream":true"#).as_bytes()).await;
     let (mut upstream, _) = backend.receive().await;
-    upstream.say(super::support::EVENTS).await;
+    upstream.say(EVENTS).await;
     upstream.say_chunk("data: 1\n\n").await;
     client.head().await;
     client.event().await;
@@ -473,7 +470,7 @@ async fn whoever_streams_on_is_not_cut_for_being_lost_to_the_membership() {
     let mut client = proxy.send(chat(r#","stream":true"#).as_bytes()).await;
     let (mut upstream, _) = backend.receive().await;
     proxy.members.set(vec![state(&backend.node, NodeState::Gone)]);
-    upstream.say(super::support::EVENTS).await;
+    upstream.say(EVENTS).await;
     client.head().await;
     // Longer than it is asked about the membership, and never silent for so long.
     let began = std::time::Instant::now();
@@ -481,7 +478,7 @@ async fn whoever_streams_on_is_not_cut_for_being_lost_to_the_membership() {
         upstream.say_chunk("data: 1\n\n").await;
         assert_eq!(client.event().await, "data: 1\n\n");
     }
-    upstream.say(super::support::END).await;
+    upstream.say(END).await;
     assert_eq!(client.chunk().await, None);
 }
 
@@ -497,7 +494,7 @@ async fn all_of_a_request_has_a_time_limit() {
     assert_eq!((answer.status(), answer.code().as_str()), (504, "backend_timeout"));
     let mut client = proxy.send(chat(r#","stream":true"#).as_bytes()).await;
     let (mut upstream, _) = backend.receive().await;
-    upstream.say(super::support::EVENTS).await;
+    upstream.say(EVENTS).await;
     client.head().await;
     // However busily it streams.
     let chunks = "9\r\ndata: 1\n\n\r\n".repeat(1_000);
